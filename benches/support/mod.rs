@@ -1,0 +1,39 @@
+//! Realistic records, shared by the benches of the stages behind the ring.
+
+use ringlake_engine::hot::LogBatch;
+use ringlake_engine::shard::BatchBuilder;
+use ringlake_event::generate::Generator;
+use ringlake_event::{Decoder, Limits, Mode, Record, Request, Source, Tenant, record_bound};
+
+/// The ring record of one request of `events` generated events.
+pub fn record(events: usize, seed: u64) -> Vec<u8> {
+    let mut generator = Generator::new(seed);
+    let mut body = Vec::new();
+    for _ in 0..events {
+        generator.write_event(&mut body);
+    }
+    let request = Request {
+        received_at: 1_795_000_000_000_000,
+        source: Source::Events,
+        tenant: Tenant::Open,
+        correct_clock: true,
+    };
+    let mut record = vec![0; record_bound(body.len())];
+    let decoded = Decoder::new()
+        .decode(&body, &request, &Limits::default(), Mode::Whole, &mut record)
+        .expect("generated events are valid");
+    assert_eq!(decoded.accepted, events);
+    record.truncate(decoded.record_len);
+    record
+}
+
+/// A durable batch of `events` generated events, numbered from `first`.
+#[allow(dead_code, reason = "not every bench needs batches")]
+pub fn batch(events: usize, first: i64) -> LogBatch {
+    let record = record(events, 1);
+    let mut builder = BatchBuilder::new();
+    builder.append(&Record::parse(&record).expect("the record was just written"));
+    let (batch, bytes) = builder.finish();
+    assert_eq!(batch.num_rows(), events);
+    LogBatch { shard: 0, first, batch, bytes, durable: std::time::Instant::now() }
+}

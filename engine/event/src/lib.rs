@@ -1,0 +1,36 @@
+//! The event model of ringlake, and its way from a request's bytes to a ring record and back.
+//!
+//! A serving loop owns a [`Decoder`], reserves [`record_bound`] bytes on its ring, lets the decoder
+//! write the record there and commits what it used. The shard reads it with [`Record::parse`].
+//!
+//! **Architecture invariant.** This crate knows neither HTTP nor Arrow nor the ring: bytes come in,
+//! bytes go out. It uses no `unsafe` and builds in seconds.
+
+#![forbid(unsafe_code)]
+
+mod model;
+
+mod error;
+
+mod json;
+
+pub mod time;
+
+mod draft;
+
+mod decode;
+
+mod pairs;
+
+mod record;
+
+pub mod generate;
+
+pub use decode::{BODY_MAX_BYTES, Decoded, Decoder};
+pub use error::{DecodeError, ErrorKind, QUOTE_MAX_CHARS, RecordError, Rejection};
+pub use model::{
+    DEFAULT_EVENT_MAX_BYTES, DEFAULT_EVENTS_MAX, DEFAULT_TENANT, DEFAULT_TYPE, Limits, MAX_DEPTH,
+    Mode, Request, Source, TENANT_MAX_BYTES, Tenant,
+};
+pub use pairs::{encode_pairs, pairs_bound};
+pub use record::{Event, Events, Record, record_bound};

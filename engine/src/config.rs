@@ -1,0 +1,146 @@
+//! The engine's configuration: plain data, each field with its unit, default and extremes.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Default capacity of a shard's ring. Half of it must hold the largest request that the default
+/// limits allow (4 MiB of JSON with 50,000 events), so that such a request is never refused for
+/// its size alone.
+pub const DEFAULT_RING_BYTES: usize = 16 << 20;
+/// Rows of one DuckDB row group: the flush size that measured best by far.
+pub const ROW_GROUP_ROWS: usize = 122_880;
+
+/// Everything the engine can be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The data directory: log, node id, lock, quarantine and, by default, the table.
+    pub data: PathBuf,
+    /// Where the table lives: a path or a `file://` URL; `<data>/events` when absent.
+    pub lake: Option<String>,
+    /// Rings, shard threads and logs. Default: one per available core.
+    pub shards: NonZeroUsize,
+    /// Capacity of each ring in bytes, a power of two. A full ring refuses requests.
+    pub ring_bytes: usize,
+    /// The segment log.
+    pub log: LogConfig,
+    /// The hot tables.
+    pub hot: HotConfig,
+    /// DuckDB's own limits.
+    pub duckdb: DuckDbConfig,
+    /// Queries.
+    pub query: QueryConfig,
+}
+
+impl Config {
+    /// The defaults, for the data directory `data`.
+    #[must_use]
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self {
+            data: data.into(),
+            lake: None,
+            shards: cores,
+            ring_bytes: DEFAULT_RING_BYTES,
+            log: LogConfig::default(),
+            hot: HotConfig::default(),
+            duckdb: DuckDbConfig::default(),
+            query: QueryConfig::default(),
+        }
+    }
+}
+
+/// Bounds of the segment log.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// A segment takes no new frame once it is this long, in bytes. Default 64 MiB: small enough
+    /// to be let go soon after a roll, large enough that creating one is rare.
+    pub segment_bytes: u64,
+    /// A batch closes at this many rows, checked between requests. Default 8,192: one sync then
+    /// covers about 3 MB of JSON.
+    pub batch_rows: usize,
+    /// A batch closes at this many bytes of ring records, checked between requests. Default 4 MiB.
+    pub batch_bytes: usize,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, batch_rows: 8_192, batch_bytes: 4 << 20 }
+    }
+}
+
+/// Bounds of the hot tables.
+#[derive(Debug, Clone)]
+pub struct HotConfig {
+    /// Longest time that a durable event waits before SQL sees it. Default 250 ms.
+    pub flush_interval: Duration,
+    /// Rows waiting to be appended at which a flush happens at once. Default 122,880.
+    pub flush_rows: usize,
+    /// Largest flush that the clock may cause, in rows. Default 16,384: sizes between this and a
+    /// row group are several times slower in DuckDB.
+    pub clock_flush_rows: usize,
+    /// Bytes of durable batches that may wait for the flusher; above it shards wait, rings fill
+    /// and requests are refused. Default 64 MiB.
+    pub queue_bytes: usize,
+    /// A hot table is rolled at this many rows. Default 245,760, two row groups.
+    pub roll_rows: usize,
+    /// A hot table is rolled at this many bytes of Arrow data. Default 96 MiB.
+    pub roll_bytes: usize,
+    /// A hot table is rolled this long after its first row. Default 60 s.
+    pub roll_age: Duration,
+}
+
+impl Default for HotConfig {
+    fn default() -> Self {
+        Self {
+            flush_interval: Duration::from_millis(250),
+            flush_rows: ROW_GROUP_ROWS,
+            clock_flush_rows: 16_384,
+            queue_bytes: 64 << 20,
+            roll_rows: 2 * ROW_GROUP_ROWS,
+            roll_bytes: 96 << 20,
+            roll_age: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Limits given to DuckDB once, at start; they are locked afterwards.
+#[derive(Debug, Clone)]
+pub struct DuckDbConfig {
+    /// `memory_limit`. Default `1GB`; DuckDB's own default of 80 % of the machine is never used.
+    pub memory_limit: String,
+    /// `threads`. Default 2.
+    pub threads: usize,
+    /// `max_temp_directory_size`, for sorts that spill. Default `4GB`.
+    pub temp_max: String,
+}
+
+impl Default for DuckDbConfig {
+    fn default() -> Self {
+        Self { memory_limit: "1GB".into(), threads: 2, temp_max: "4GB".into() }
+    }
+}
+
+/// Bounds of queries.
+#[derive(Debug, Clone)]
+pub struct QueryConfig {
+    /// Queries that run at the same time. Default 4.
+    pub workers: usize,
+    /// Queries that may wait for a worker; one more is refused. Default 32.
+    pub waiting: usize,
+    /// Longest wait for a worker. Default 5 s.
+    pub wait: Duration,
+    /// Longest run of a query, reading its result included. Default 60 s.
+    pub timeout: Duration,
+}
+
+impl Default for QueryConfig {
+    fn default() -> Self {
+        Self {
+            workers: 4,
+            waiting: 32,
+            wait: Duration::from_secs(5),
+            timeout: Duration::from_secs(60),
+        }
+    }
+}

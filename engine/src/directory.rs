@@ -1,0 +1,230 @@
+//! The data directory: who owns it, which node it is, and where things lie in it.
+//!
+//! ```text
+//! <data>/lock         held by the one process that writes; says who that is
+//! <data>/node         the generated node id
+//! <data>/log/         segments, a directory a shard
+//! <data>/events/      the Delta table (unless it lives elsewhere)
+//! <data>/quarantine/  bytes and batches set aside, each with a report
+//! <data>/tmp/         DuckDB's spill files; emptied at start
+//! ```
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+
+/// Length of a generated node id. Twelve bytes are what DuckDB stores inside a string's own slot.
+const NODE_ID_LENGTH: usize = 12;
+
+/// An owned data directory.
+#[derive(Debug)]
+pub struct Directory {
+    root: PathBuf,
+    node: String,
+    /// Unlocked by `release`, or when dropped.
+    lock: File,
+}
+
+impl Directory {
+    /// Creates the directory when it is not there, and locks it.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process holds it, [`Error::Io`] otherwise.
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(root).map_err(Error::io("create the data directory", root))?;
+        let root = root.canonicalize().map_err(Error::io("open the data directory", root))?;
+        let lock = lock(&root)?;
+        for name in ["log", "quarantine", "tmp"] {
+            let path = root.join(name);
+            fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+        }
+        let node = read_or_make_node_id(&root)?;
+        let directory = Self { root, node, lock };
+        directory.empty_temporary()?;
+        sync(&directory.root)?;
+        Ok(directory)
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The node id: twelve lower-case hexadecimal digits.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Where the logs are.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    /// The log of one shard; it is created when it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be created or synced.
+    pub fn shard_log(&self, shard: u32) -> Result<PathBuf, Error> {
+        let path = self.log().join(shard.to_string());
+        if !path.exists() {
+            fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+            sync(&self.log())?;
+        }
+        Ok(path)
+    }
+
+    /// Where damaged bytes and refused batches go.
+    #[must_use]
+    pub fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// Where DuckDB spills.
+    #[must_use]
+    pub fn temporary(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Tells other processes how to reach the owner: `address` stands in the lock file.
+    ///
+    /// # Errors
+    /// When the lock file cannot be written.
+    pub fn announce(&self, address: &str) -> Result<(), Error> {
+        write_owner(&self.lock, &format!("{} at {address}", std::process::id()))
+            .map_err(Error::io("write", self.root.join("lock")))
+    }
+
+    /// Lets another process have the directory; nothing may write to it from here on.
+    pub(crate) fn release(&self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "the data directory stays locked until the process ends");
+        }
+    }
+
+    fn empty_temporary(&self) -> Result<(), Error> {
+        let path = self.temporary();
+        fs::remove_dir_all(&path).map_err(Error::io("empty", &path))?;
+        fs::create_dir(&path).map_err(Error::io("create", &path))
+    }
+}
+
+/// Who holds the lock of `root`, if anybody does: its process id and, for a server, its address.
+#[must_use]
+pub fn owner(root: &Path) -> Option<String> {
+    let file = File::open(root.join("lock")).ok()?;
+    match file.try_lock_shared() {
+        Ok(()) => None,
+        Err(_) => Some(read_owner(file)),
+    }
+}
+
+/// The node id of a directory that exists.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub fn read_node(root: &Path) -> Result<String, Error> {
+    let path = root.join("node");
+    let text = fs::read_to_string(&path).map_err(Error::io("read the node id in", &path))?;
+    parse_node(&text, path)
+}
+
+fn parse_node(text: &str, path: PathBuf) -> Result<String, Error> {
+    let node = text.trim();
+    if node.len() == NODE_ID_LENGTH && node.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(node.to_owned());
+    }
+    let problem = format!("holds no node id of {NODE_ID_LENGTH} hexadecimal digits");
+    Err(Error::Format { path, problem })
+}
+
+fn lock(root: &Path) -> Result<File, Error> {
+    let path = root.join("lock");
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(Error::Locked { path: root.into(), owner: read_owner(file) });
+        }
+        Err(TryLockError::Error(source)) => {
+            return Err(Error::Io { action: "lock", path, source });
+        }
+    }
+    write_owner(&file, &std::process::id().to_string()).map_err(Error::io("write", &path))?;
+    Ok(file)
+}
+
+fn read_owner(mut file: File) -> String {
+    let mut owner = String::new();
+    match file.read_to_string(&mut owner) {
+        Ok(_) if !owner.trim().is_empty() => owner.trim().to_owned(),
+        _ => "unknown".into(),
+    }
+}
+
+fn write_owner(mut file: &File, owner: &str) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{owner}")
+}
+
+fn read_or_make_node_id(root: &Path) -> Result<String, Error> {
+    let path = root.join("node");
+    match fs::read_to_string(&path) {
+        Ok(text) => parse_node(&text, path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mut node = uuid::Uuid::new_v4().simple().to_string();
+            node.truncate(NODE_ID_LENGTH);
+            // Written under another name first: a crash must not leave half an id.
+            let draft = root.join("node.new");
+            File::create(&draft)
+                .and_then(|mut file| writeln!(file, "{node}").and_then(|()| file.sync_all()))
+                .and_then(|()| fs::rename(&draft, &path))
+                .map_err(Error::io("write", &path))?;
+            sync(root)?;
+            Ok(node)
+        }
+        Err(source) => Err(Error::Io { action: "read", path, source }),
+    }
+}
+
+fn sync(path: &Path) -> Result<(), Error> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::io("sync", path))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+    use super::*;
+
+    #[test]
+    fn a_directory_keeps_its_node_id() {
+        let scratch = tempfile::tempdir().unwrap();
+        let first = Directory::open(scratch.path()).unwrap().node().to_owned();
+        assert_eq!(Directory::open(scratch.path()).unwrap().node(), first);
+    }
+
+    #[test]
+    fn a_second_owner_is_told_who_the_first_one_is() {
+        let scratch = tempfile::tempdir().unwrap();
+        let first = Directory::open(scratch.path()).unwrap();
+        first.announce("http://127.0.0.1:8080").unwrap();
+        let Err(Error::Locked { owner: seen, .. }) = Directory::open(scratch.path()) else {
+            panic!("the directory was locked twice");
+        };
+        assert_eq!(seen, format!("{} at http://127.0.0.1:8080", std::process::id()));
+        assert_eq!(owner(scratch.path()), Some(seen));
+        drop(first);
+        assert_eq!(owner(scratch.path()), None);
+    }
+}

@@ -1,0 +1,29 @@
+//! Hot tables: what is durable and not yet Parquet, in DuckDB's memory.
+//!
+//! **Guarantees**
+//! - A batch that a shard has made durable is visible to SQL within the flush interval, as long
+//!   as the flusher keeps up.
+//! - Each shard's batches are appended strictly in order, so that one number per shard says what
+//!   a table holds. A batch is passed only when it is in a table or its quarantine file is synced.
+//! - A table is sealed at batch boundaries, by rows, bytes or age.
+//!
+//! **Not guaranteed.** Hot tables survive nothing: any start rebuilds them from the log.
+//!
+//! **Roles.** One flusher thread owns the only DuckDB connection that writes hot tables: it
+//! creates, appends and drops them. It never waits for a reader. It does wait for the roller when
+//! one sealed table is being rolled and the next one is full.
+//!
+//! **Failure.** A failed append is tried again with a growing pause; after five attempts the
+//! batch is set aside as an Arrow file in `quarantine/`, unless memory is what is lacking: then
+//! the flusher waits, the queue fills and requests are refused.
+
+mod append;
+mod database;
+mod flusher;
+mod queue;
+
+pub use append::{HotAppender, rows_of};
+pub use database::Database;
+pub(crate) use flusher::{Flusher, FlusherState, Sealed, ToRoller};
+pub use queue::LogBatch;
+pub(crate) use queue::{Goal, Marker, Message, Queue, queue};

@@ -1,0 +1,409 @@
+//! The place of the table: its directory, the names of its files, and their durability.
+//!
+//! **Guarantees.** [`Location::sync_file`] and [`Location::sync_directories`] return only when the
+//! file and every directory entry that leads to it from the table's root are on the medium. Names
+//! of data files are unique (a version 7 UUID) and say which node wrote them.
+//!
+//! **Layout**
+//!
+//! ```text
+//! <root>/_delta_log/00000000000000000000.json …
+//! <root>/date=2026-11-21/<node>-<uuid>.parquet
+//! ```
+//!
+//! **Roles.** Any thread; every call blocks. Calls may come from inside an async runtime only where
+//! blocking is allowed.
+
+use std::fs::{self, File};
+use std::future::Future;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, mpsc};
+
+use futures_util::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, path};
+use tokio::runtime::{Builder, Handle, Runtime};
+use url::Url;
+use uuid::Uuid;
+
+use super::error::{LakeError, Result};
+use crate::schema::PARTITION;
+
+/// Directory of the table below the data directory when nothing else is configured.
+pub const DEFAULT_DIRECTORY: &str = "events";
+/// Longest node id in bytes: a file name of 255 bytes must also hold the UUID and the suffix.
+pub const NODE_MAX_BYTES: usize = 100;
+/// Threads that serve the table's input and output. A checkpoint waits inside one of them for work
+/// on another.
+const IO_THREADS: usize = 2;
+/// Length of a UUID in its hyphenated form.
+const UUID_BYTES: usize = 36;
+
+/// Where the table lives. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Location {
+    /// The table's directory: absolute, without symbolic links in the part that existed when the
+    /// location was made.
+    root: Arc<Path>,
+    /// The same as a URL that ends in a slash.
+    url: Url,
+    /// The table's objects, with names relative to its root.
+    store: Arc<PrefixStore<LocalFileSystem>>,
+    io: Arc<IoThreads>,
+}
+
+impl Location {
+    /// Where the table lives: `lake` is a path or a `file://` URL, and `<data>/events` when absent.
+    /// Nothing is created.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Scheme`] for any other URL, [`LakeError::Place`] for a path that is no possible
+    /// directory, [`LakeError::Io`] when the file system or the input and output threads fail.
+    pub fn parse(lake: Option<&str>, data: &Path) -> Result<Self> {
+        let path = match lake {
+            None => data.join(DEFAULT_DIRECTORY),
+            Some(text) => local_path(text)?,
+        };
+        let root = settle(&path)?;
+        let place = |problem: &str| LakeError::Place {
+            location: root.display().to_string(),
+            problem: problem.to_owned(),
+        };
+        let url = Url::from_directory_path(&root)
+            .map_err(|()| place("it is not a path that a URL can express"))?;
+        let prefix =
+            path::Path::from_url_path(url.path()).map_err(|source| place(&source.to_string()))?;
+        let files = LocalFileSystem::new().with_fsync(true);
+        Ok(Self {
+            root: root.into(),
+            url,
+            store: Arc::new(PrefixStore::new(files, prefix)),
+            io: Arc::new(IoThreads::start()?),
+        })
+    }
+
+    /// The table's directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The table's URL; it ends in a slash.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// A name for a new data file of `node` in the partition `date` (`YYYY-MM-DD`), relative to the
+    /// table's root.
+    #[must_use]
+    pub fn new_data_file(&self, node: &str, date: &str) -> path::Path {
+        let name = format!("{node}-{}.parquet", Uuid::now_v7());
+        path::Path::from_iter([format!("{PARTITION}={date}"), name])
+    }
+
+    /// The local path of the table's object `path`, for readers that open files themselves.
+    #[must_use]
+    pub fn local(&self, path: &path::Path) -> PathBuf {
+        path.parts().fold(self.root.to_path_buf(), |local, part| local.join(part.as_ref()))
+    }
+
+    /// The size of the object `path` in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Store`], also when there is no such object.
+    pub fn size(&self, path: &path::Path) -> Result<u64> {
+        let (store, wanted) = (Arc::clone(&self.store), path.clone());
+        let head = self.io.wait(async move { store.head(&wanted).await });
+        Ok(head.map_err(LakeError::store("look at", path))?.size)
+    }
+
+    /// Puts a written file on the medium.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Io`]; the file must then not be committed.
+    pub fn sync_file(&self, path: &path::Path) -> Result<()> {
+        let local = self.local(path);
+        File::open(&local).and_then(|file| file.sync_all()).map_err(LakeError::io("sync", local))
+    }
+
+    /// Puts the directory entries that lead from the table's root to `path` on the medium. The
+    /// entries above the root are [`Location::create`]'s concern.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Io`]; the file must then not be committed.
+    pub fn sync_directories(&self, path: &path::Path) -> Result<()> {
+        let mut directory = self.local(path);
+        while directory.pop() && directory.starts_with(&self.root) {
+            sync_directory(&directory)?;
+        }
+        Ok(())
+    }
+
+    /// Creates the table's directory with everything above it, durably. Nothing happens when it
+    /// exists.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Io`].
+    pub fn create(&self) -> Result<()> {
+        create_durably(&self.root)
+    }
+
+    /// Creates the directory that is to hold the object `path`, durably.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Io`].
+    pub fn create_directory(&self, path: &path::Path) -> Result<()> {
+        let mut directory = self.local(path);
+        directory.pop();
+        create_durably(&directory)
+    }
+
+    /// Data files that `node` has written, whether a commit names them or not.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Store`].
+    pub fn data_files(&self, node: &str) -> Result<Vec<path::Path>> {
+        let mut files = self.list(None)?;
+        files.retain(|file| is_data_file_of(&file.location, node));
+        Ok(files.into_iter().map(|file| file.location).collect())
+    }
+
+    /// The objects below `prefix`, or all of them.
+    pub(super) fn list(&self, prefix: Option<path::Path>) -> Result<Vec<ObjectMeta>> {
+        let store = Arc::clone(&self.store);
+        let listed = prefix.clone().unwrap_or_default();
+        self.io
+            .wait(async move { store.list(prefix.as_ref()).try_collect().await })
+            .map_err(LakeError::store("list the table's files below", format!("/{listed}")))
+    }
+
+    /// Removes the object `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Store`]; an object that does not exist is not an error.
+    pub fn remove(&self, path: &path::Path) -> Result<()> {
+        let (store, doomed) = (Arc::clone(&self.store), path.clone());
+        match self.io.wait(async move { store.delete(&doomed).await }) {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(LakeError::store("remove", path)(source)),
+        }
+    }
+
+    /// The runtime that does the table's input and output.
+    pub(super) fn runtime(&self) -> Handle {
+        self.io.handle.clone()
+    }
+}
+
+/// The threads behind a location. They outlive every clone of it and are let go without waiting,
+/// because the last clone may be dropped on a thread that must not block.
+#[derive(Debug)]
+struct IoThreads {
+    handle: Handle,
+    /// Absent only while the threads are being let go.
+    runtime: Option<Runtime>,
+}
+
+impl IoThreads {
+    fn start() -> Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(IO_THREADS)
+            .thread_name("ringlake-lake")
+            .enable_all()
+            .build()
+            .map_err(LakeError::io("start threads for", "the table"))?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+
+    /// Runs `task` on the threads and waits for it.
+    fn wait<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> T {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.handle.spawn(async move {
+            // The receiver waits below for as long as the task runs.
+            let _ = sender.send(task.await);
+        });
+        receiver.recv().expect("the runtime lives as long as self, and its tasks do not panic")
+    }
+}
+
+impl Drop for IoThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Whether `node` can be part of a file name and of a Delta application id.
+///
+/// # Errors
+///
+/// [`LakeError::Node`] when it cannot.
+pub fn check_node(node: &str) -> Result<()> {
+    let plain = node.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if plain && (1..=NODE_MAX_BYTES).contains(&node.len()) {
+        return Ok(());
+    }
+    Err(LakeError::Node { node: node.to_owned(), max: NODE_MAX_BYTES })
+}
+
+/// Whether `path` is a name that [`Location::new_data_file`] gives to files of `node`. What follows
+/// the node must be a UUID and nothing else, so that node `a` never claims a file of node `a-b`.
+fn is_data_file_of(path: &path::Path, node: &str) -> bool {
+    let mut parts = path.parts();
+    let (Some(directory), Some(name), None) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let partition =
+        directory.as_ref().strip_prefix(PARTITION).is_some_and(|rest| rest.starts_with('='));
+    let id = name
+        .as_ref()
+        .strip_prefix(node)
+        .and_then(|rest| rest.strip_prefix('-'))
+        .and_then(|rest| rest.strip_suffix(".parquet"));
+    partition && id.is_some_and(|id| id.len() == UUID_BYTES && Uuid::try_parse(id).is_ok())
+}
+
+/// The path that a configured location names.
+fn local_path(text: &str) -> Result<PathBuf> {
+    let Some((scheme, _)) = text.split_once("://") else {
+        return Ok(PathBuf::from(text));
+    };
+    if !scheme.eq_ignore_ascii_case("file") {
+        return Err(LakeError::Scheme { location: text.to_owned() });
+    }
+    let place = |problem: String| LakeError::Place { location: text.to_owned(), problem };
+    let url = Url::parse(text).map_err(|source| place(source.to_string()))?;
+    url.to_file_path().map_err(|()| place("the URL names no path on this machine".to_owned()))
+}
+
+/// Makes `path` absolute and resolves the symbolic links of what exists of it, so that the same
+/// table always has the same URL.
+fn settle(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path).map_err(LakeError::io("locate", path))?;
+    let mut existing = absolute.clone();
+    let mut missing = Vec::new();
+    loop {
+        match fs::canonicalize(&existing) {
+            Ok(mut settled) => {
+                settled.extend(missing.iter().rev());
+                return Ok(settled);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(LakeError::io("locate", existing)(error)),
+        }
+        let Some(Component::Normal(name)) = existing.components().next_back() else {
+            return Err(LakeError::Place {
+                location: path.display().to_string(),
+                problem: "it goes up from a directory that does not exist".to_owned(),
+            });
+        };
+        missing.push(name.to_owned());
+        existing.pop();
+    }
+}
+
+/// Creates `directory` and what is missing above it; every directory that gained an entry is
+/// synced.
+fn create_durably(directory: &Path) -> Result<()> {
+    let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
+    fs::create_dir_all(directory).map_err(LakeError::io("create", directory))?;
+    for created in missing {
+        sync_directory(created)?;
+        if let Some(parent) = created.parent() {
+            sync_directory(parent)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the entries of `directory` on the medium.
+pub(super) fn sync_directory(directory: &Path) -> Result<()> {
+    File::open(directory)
+        .and_then(|opened| opened.sync_all())
+        .map_err(LakeError::io("sync the directory", directory))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn a_missing_location_is_the_events_directory_below_the_data() {
+        let data = tempfile::tempdir().unwrap();
+        let location = Location::parse(None, data.path()).unwrap();
+        let root = data.path().canonicalize().unwrap().join("events");
+        assert_eq!(location.root(), root);
+        assert_eq!(location.url().as_str(), format!("file://{}/", root.display()));
+        assert!(!root.exists());
+    }
+
+    #[test]
+    fn a_path_and_its_file_url_are_the_same_place() {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join("a lake");
+        let by_path = Location::parse(path.to_str(), data.path()).unwrap();
+        let url = Url::from_directory_path(&path).unwrap();
+        let by_url = Location::parse(Some(url.as_str()), data.path()).unwrap();
+        assert_eq!(by_path.url(), by_url.url());
+        assert_eq!(by_path.root(), by_url.root());
+    }
+
+    #[test]
+    fn object_storage_is_refused_with_a_sentence() {
+        let error = Location::parse(Some("s3://bucket/events"), Path::new("/data")).unwrap_err();
+        assert!(matches!(error, LakeError::Scheme { .. }), "{error}");
+        assert!(error.to_string().contains("not supported yet"), "{error}");
+    }
+
+    #[test]
+    fn links_on_the_way_to_the_table_are_resolved() {
+        let data = tempfile::tempdir().unwrap();
+        let target = data.path().join("target");
+        fs::create_dir(&target).unwrap();
+        std::os::unix::fs::symlink(&target, data.path().join("link")).unwrap();
+        let location = Location::parse(None, &data.path().join("link")).unwrap();
+        assert_eq!(location.root(), target.canonicalize().unwrap().join("events"));
+    }
+
+    #[test]
+    fn a_data_file_belongs_to_the_node_whose_whole_id_it_carries() {
+        let data = tempfile::tempdir().unwrap();
+        let location = Location::parse(None, data.path()).unwrap();
+        let file = location.new_data_file("a-b", "2026-11-21");
+        assert!(file.as_ref().starts_with("date=2026-11-21/a-b-"));
+        assert!(is_data_file_of(&file, "a-b"));
+        assert!(!is_data_file_of(&file, "a"));
+        assert!(!is_data_file_of(&file, "b"));
+        assert!(!is_data_file_of(&path::Path::from("_delta_log/a-b.json"), "a-b"));
+    }
+
+    #[test]
+    fn node_ids_that_could_not_be_file_names_are_refused() {
+        for node in ["", "a/b", "a b", "ä", &"n".repeat(NODE_MAX_BYTES + 1)] {
+            assert!(matches!(check_node(node), Err(LakeError::Node { .. })), "{node:?}");
+        }
+        check_node("0199f3c2-7d1e-7aaa-8000-000000000001").unwrap();
+    }
+
+    #[test]
+    fn removing_what_does_not_exist_is_no_error() {
+        let data = tempfile::tempdir().unwrap();
+        let location = Location::parse(None, data.path()).unwrap();
+        location.create().unwrap();
+        location.remove(&location.new_data_file("n", "2026-11-21")).unwrap();
+    }
+}

@@ -1,0 +1,46 @@
+//! The lake: an open Delta table of Parquet files, and how events get into it.
+//!
+//! ```text
+//!  hot table ──▶ roll ──▶ Parquet files ──▶ footer ──▶ statistics
+//!                            │ synced, not yet part of the table        │
+//!                            └────────────▶ delta ◀─────────────────────┘
+//!                                            │ one commit: the files, and how far each shard got
+//!                                            ▼
+//!                                  live files and sequence numbers
+//! ```
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`location`] | where the table is, names of its files, syncing, orphans |
+//! | [`delta`] | the Delta log; the only module that uses the Delta library |
+//! | [`roll`] | a hot table to one sorted Parquet file a day |
+//! | [`footer`] | statistics of a written file |
+//! | [`verify`] | which sequence numbers the files hold |
+//!
+//! **Guarantees.** A file is synced, and its directory, before a commit names it. A commit holds
+//! the files of a roll and the shards' new sequence numbers or nothing of both. A commit that is
+//! repeated adds nothing.
+//!
+//! **Not guaranteed.** Protection from a second process with the same node id: the lock on the
+//! data directory sees to that. Isolation from other writers' deletions.
+//!
+//! **Failure.** A crash before the commit leaves files that no commit names; the next start removes
+//! those that carry its node id ([`Table::remove_orphans`]).
+
+pub mod delta;
+pub mod footer;
+pub mod location;
+pub mod roll;
+pub mod verify;
+
+mod error;
+
+#[cfg(test)]
+mod testing;
+
+pub use delta::{Bounds, CommitOutcome, DataFile, ShardSequence, Table, Upkeep};
+pub use error::{Cause, LakeError, Result};
+pub use footer::{NewFile, Stats};
+pub use location::Location;
+pub use roll::write_table;
+pub use verify::{SequenceSet, ShardCheck, TableCheck, check_table};

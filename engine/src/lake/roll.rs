@@ -1,0 +1,154 @@
+//! The way of a hot table to Parquet: one sorted file for each day in it.
+//!
+//! **Guarantees.** Every returned file is complete, holds exactly the rows of its day, and is on
+//! the medium with its directory entries. On an error no file of the call remains.
+//!
+//! **Not guaranteed.** The files are no part of the table before a commit names them: written
+//! straight to their final names, they are orphans until then.
+//!
+//! **Layout.** Rows are in the order of tenant, then timestamp, so that one tenant's or one hour's
+//! rows lie together. Row groups have the size of DuckDB's own. Timestamps carry no zone. The
+//! partition column is not in the file; the log says it.
+//!
+//! **Memory.** DuckDB sorts within its memory limit and spills to its temporary directory.
+
+use std::path::PathBuf;
+
+use duckdb::Connection;
+use object_store::path;
+
+use super::error::{LakeError, Result};
+use super::footer::NewFile;
+use super::location::{Location, check_node};
+use crate::config::ROW_GROUP_ROWS;
+use crate::schema::{PARTITION, column_list};
+
+/// Writes the rows of `table`, a hot table that nobody appends to any more, into the table's
+/// directory; `node` becomes part of the names. An empty table gives no files.
+///
+/// # Errors
+///
+/// [`LakeError::DuckDb`] when DuckDB cannot read or write, [`LakeError::Io`] when a file cannot be
+/// synced, [`LakeError::Content`] or [`LakeError::Parquet`] when a file does not hold what it
+/// should.
+pub fn write_table(
+    connection: &Connection,
+    table: &str,
+    location: &Location,
+    node: &str,
+) -> Result<Vec<NewFile>> {
+    check_node(node)?;
+    let mut begun = Vec::new();
+    let written = write_days(connection, table, location, node, &mut begun);
+    if written.is_err() {
+        for path in &begun {
+            if let Err(error) = location.remove(path) {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(%path, error, "a file of a failed roll stays until the next start");
+            }
+        }
+    }
+    written
+}
+
+/// Writes every day of `table`; the names go to `begun` before there can be a file.
+fn write_days(
+    connection: &Connection,
+    table: &str,
+    location: &Location,
+    node: &str,
+    begun: &mut Vec<path::Path>,
+) -> Result<Vec<NewFile>> {
+    let mut files = Vec::new();
+    for day in days(connection, table)? {
+        let path = location.new_data_file(node, &day.date);
+        begun.push(path.clone());
+        location.create_directory(&path)?;
+        connection
+            .execute_batch(&copy(table, &day.date, location, &path)?)
+            .map_err(|source| LakeError::DuckDb { action: "write a Parquet file", source })?;
+        location.sync_file(&path)?;
+        location.sync_directories(&path)?;
+        let file = NewFile::read(location, path, &day.date)?;
+        if file.rows != day.rows {
+            return Err(LakeError::Content {
+                path: location.local(&file.path),
+                problem: format!("has {} rows instead of {}", file.rows, day.rows),
+            });
+        }
+        files.push(file);
+    }
+    Ok(files)
+}
+
+/// A partition of a hot table.
+struct Day {
+    /// `YYYY-MM-DD`.
+    date: String,
+    rows: u64,
+}
+
+fn days(connection: &Connection, table: &str) -> Result<Vec<Day>> {
+    let failed = |source| LakeError::DuckDb { action: "count the rows of a hot table", source };
+    let sql = format!(
+        "SELECT CAST({date} AS VARCHAR), count(*) FROM {table} GROUP BY ALL ORDER BY ALL",
+        date = quoted(PARTITION),
+        table = quoted(table),
+    );
+    let mut statement = connection.prepare(&sql).map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    let mut days = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let date: Option<String> = row.get(0).map_err(failed)?;
+        let rows: i64 = row.get(1).map_err(failed)?;
+        let rows = u64::try_from(rows).unwrap_or(0);
+        match date.filter(|date| is_day(date)) {
+            Some(date) => days.push(Day { date, rows }),
+            None => {
+                return Err(LakeError::Content {
+                    path: PathBuf::from(table),
+                    problem: format!("has {rows} rows without a date between years 0 and 9999"),
+                });
+            }
+        }
+    }
+    Ok(days)
+}
+
+/// Whether `date` is `YYYY-MM-DD`. DuckDB writes other years differently, and those would not make
+/// a partition that other readers understand.
+fn is_day(date: &str) -> bool {
+    date.len() == 10
+        && date.bytes().enumerate().all(|(index, byte)| match index {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        })
+}
+
+/// The statement that writes the rows of `date`.
+fn copy(table: &str, date: &str, location: &Location, path: &path::Path) -> Result<String> {
+    let local = location.local(path);
+    let Some(target) = local.to_str() else {
+        return Err(LakeError::Place {
+            location: local.display().to_string(),
+            problem: "DuckDB takes only UTF-8 paths".to_owned(),
+        });
+    };
+    Ok(format!(
+        "COPY (SELECT {columns} FROM {table} WHERE {partition} = DATE '{date}' \
+         ORDER BY \"tenant\", \"timestamp\") \
+         TO '{target}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS})",
+        columns = column_list(),
+        table = quoted(table),
+        partition = quoted(PARTITION),
+        target = target.replace('\'', "''"),
+    ))
+}
+
+/// `name` as an SQL identifier.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! ringlake's engine: from a ring of bytes to SQL over a lake of Parquet files.
+//!
+//! The modules stand in the order of an event's way:
+//!
+//! ```text
+//!  Ingest ─▶ ring ─▶ shard ─▶ log ─▶ hot ─▶ lake ─▶ query
+//! ```
+//!
+//! **Architecture invariants**
+//! - Nothing in here knows HTTP; `server/` holds no queue and no file format.
+//! - The log is the truth, a hot table is a cache of it, the Delta log says what has left it.
+//! - One thread owns each thing that is written: a ring's consumer and a log belong to their
+//!   shard, the hot tables to the flusher, the Delta table to the roller.
+
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod schema;
+
+pub mod ack;
+pub mod hot;
+pub mod ingest;
+pub mod lake;
+pub mod log;
+pub mod query;
+pub mod shard;
+pub mod snapshot;
+
+pub mod accounting;
+pub mod directory;
+pub mod engine;
+pub mod metrics;
+pub mod status;
+pub mod verify;
+
+mod error;
+mod recovery;
+mod roller;
+
+pub use config::Config;
+pub use engine::{Engine, Readiness, RollReport, ShutdownReport};
+pub use error::Error;
+pub use ingest::{Ingest, IngestError};
+pub use verify::{VerifyReport, verify};
+
+/// The result of an engine call.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,60 @@
+//! The segment log: what makes an event durable before it is acknowledged.
+//!
+//! **Guarantees**
+//! - When [`Log::append`] returns `Ok`, the batch survives `kill -9` and power loss: its bytes
+//!   and the directory entry of its segment are synced.
+//! - A frame is read back whole or not at all: a CRC32C covers its bytes, its segment number and
+//!   its sequence range, so that a stale or recycled frame never passes.
+//! - After a failed write or sync a segment takes no more frames. The same batch, with the same
+//!   numbers, is written once more into a new segment; if that fails too, its numbers are void and
+//!   the next segment header says so.
+//!
+//! **Not guaranteed.** Nothing is compacted or rewritten; a segment is deleted whole, once every
+//! number in it is in the lake.
+//!
+//! **Roles.** Each shard thread owns one [`Log`]. Recovery reads segments before any shard runs.
+//!
+//! **Layout.** `<data>/log/<shard>/<segment>.log`, numbers in decimal. All integers are
+//! little-endian; every part starts at a multiple of 8 bytes.
+//!
+//! ```text
+//! segment := header frame*
+//! header  := magic "ringlog\0" · version u32 · crc32c u32 (of the rest) · length u64 (of the rest)
+//!            node [u8;16] · shard u64 · segment u64 · first sequence i64
+//!            void count u64 · (from i64, to i64)* · schema length u64 · schema (Arrow IPC message)
+//! frame   := magic "RFRM" · crc32c u32 (of the rest) · body length u32 · message length u32
+//!            rows u32 · shard u32 · segment u64 · first sequence i64 · last sequence i64
+//!            body: message (Arrow IPC RecordBatch message) · buffers (its body, LZ4 or plain)
+//! ```
+//!
+//! `node`, `shard` and `sequence` are in the headers, not in the rows: they are constant or dense.
+//!
+//! **Limits.** A segment closes at `segment_bytes`; a frame is at most [`FRAME_BYTES_MAX`].
+
+mod disk;
+mod format;
+mod reader;
+mod recover;
+mod writer;
+
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use format::{
+    FRAME_BYTES_MAX, FrameEncoder, LogSchema, SegmentHeader, batch_bytes, log_schema,
+};
+pub use reader::{Frame, Item, OpenError, SegmentReader};
+pub(crate) use recover::set_aside;
+pub use recover::{
+    Quarantined, Recovered, SegmentFile, quarantined_ranges, recover, scan, shard_directories,
+};
+pub use writer::{Appended, Log};
+
+use std::ops::RangeInclusive;
+
+/// A run of sequence numbers that will never exist, and why `verify` need not look for them.
+pub type Void = RangeInclusive<i64>;
+
+/// What [`scan`] calls with each frame.
+pub type FrameVisitor<'a> = dyn FnMut(&Frame) -> Result<(), crate::Error> + 'a;
+
+#[cfg(test)]
+mod tests;

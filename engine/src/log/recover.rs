@@ -1,0 +1,332 @@
+//! What a start makes of the segments it finds.
+//!
+//! **Guarantees** (rules 4 and 5 of the log). Torn tails are cut, damaged bytes are copied to
+//! `quarantine/` with a report, every kept segment and its directory is synced: whatever is
+//! replayed afterwards survives a power cut. Recovery never refuses because of damage, only
+//! because a file cannot be read or written, or because another version wrote it.
+//!
+//! **Memory.** One frame at a time; a summary a segment.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::ops::{Range, RangeInclusive};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::reader::{Item, OpenError, SegmentReader};
+use super::{FrameVisitor, Void};
+use crate::error::Error;
+
+/// A segment that takes no more frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentFile {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its number.
+    pub segment: u64,
+    /// The highest sequence number in it; below its first one when it is empty.
+    pub last: i64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// What recovery found in one shard's directory.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The segments kept, oldest first.
+    pub segments: Vec<SegmentFile>,
+    /// Every void range that the newest header knows.
+    pub voids: Vec<Void>,
+    /// The highest number in any frame, void range or quarantined gap; 0 when there is none.
+    pub last: i64,
+    /// Bytes cut off as torn tails.
+    pub torn_bytes: u64,
+    /// Bad stretches set aside.
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// The report beside a quarantined stretch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// The shard whose numbers are affected.
+    pub shard: u32,
+    /// The numbers that were lost with it, inclusive; `None` when no number is missing.
+    pub sequences: Option<(i64, i64)>,
+    /// Where the bytes were.
+    pub origin: String,
+    /// Why they were set aside.
+    pub reason: String,
+    /// Their length in bytes.
+    pub bytes: u64,
+}
+
+/// The shards that have a directory under `log`, in order.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn shard_directories(log: &Path) -> Result<Vec<(u32, PathBuf)>, Error> {
+    let mut shards = Vec::new();
+    if !log.exists() {
+        return Ok(shards);
+    }
+    for entry in fs::read_dir(log).map_err(Error::io("list", log))? {
+        let entry = entry.map_err(Error::io("list", log))?;
+        if let Some(shard) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+            shards.push((shard, entry.path()));
+        }
+    }
+    shards.sort_unstable();
+    Ok(shards)
+}
+
+/// The segment files of a shard's directory, oldest first.
+fn segment_paths(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
+        let path = entry.map_err(Error::io("list", directory))?.path();
+        let number =
+            path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        if let (Some(number), Some("log")) = (number, path.extension().and_then(|ext| ext.to_str()))
+        {
+            segments.push((number, path));
+        }
+    }
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+/// Makes one shard's directory sound; see the module's guarantees.
+///
+/// # Errors
+/// When a file cannot be read or written, or another version wrote it.
+pub fn recover(shard: u32, directory: &Path, quarantine: &Path) -> Result<Recovered, Error> {
+    let mut recovered = Recovered::default();
+    for (segment, path) in segment_paths(directory)? {
+        let mut reader = match SegmentReader::open(&path) {
+            Ok(reader) => reader,
+            Err(OpenError::Io(source)) => {
+                return Err(Error::Io { action: "read the log segment", path, source });
+            }
+            Err(OpenError::Version(version)) => {
+                return Err(Error::Format {
+                    path,
+                    problem: format!(
+                        "is a log of format {version}; this version reads format {}",
+                        super::format::VERSION
+                    ),
+                });
+            }
+            Err(OpenError::Damaged(problem)) => {
+                set_segment_aside(shard, &path, problem, quarantine, &mut recovered)?;
+                continue;
+            }
+        };
+        recovered.note_header(&reader);
+        let kept = recover_segment(shard, segment, &mut reader, quarantine, &mut recovered)?;
+        recovered.segments.push(kept);
+    }
+    if let Some(void) = recovered.voids.iter().map(RangeInclusive::end).max() {
+        recovered.last = recovered.last.max(*void);
+    }
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(Error::io("sync", directory))?;
+    Ok(recovered)
+}
+
+impl Recovered {
+    fn note_header(&mut self, reader: &SegmentReader) {
+        // Headers carry every void range so far: the newest one knows them all.
+        if reader.header().voids.len() >= self.voids.len() {
+            self.voids.clone_from(&reader.header().voids);
+        }
+    }
+}
+
+fn recover_segment(
+    shard: u32,
+    segment: u64,
+    reader: &mut SegmentReader,
+    quarantine: &Path,
+    recovered: &mut Recovered,
+) -> Result<SegmentFile, Error> {
+    let path = reader.path().to_owned();
+    let mut last = reader.header().first_sequence - 1;
+    let mut end = reader.position();
+    let mut damage: Vec<Range<u64>> = Vec::new();
+    while let Some(item) = reader.next().map_err(Error::io("read the log segment", &path))? {
+        match item {
+            Item::Frame(frame) => {
+                for range in damage.drain(..) {
+                    let lost = (recovered.last.max(last) + 1, frame.first() - 1);
+                    let sequences = (lost.0 <= lost.1).then_some(lost);
+                    let report = Quarantined {
+                        shard,
+                        sequences,
+                        origin: format!("{}:{}", path.display(), range.start),
+                        reason: "damaged bytes between two valid frames".into(),
+                        bytes: range.end - range.start,
+                    };
+                    let bytes = read_range(&path, &range)?;
+                    set_aside(
+                        quarantine,
+                        &format!("log-{shard}-{segment}-{}", range.start),
+                        &bytes,
+                        &report,
+                    )?;
+                    recovered.quarantined.push(report);
+                }
+                last = last.max(frame.last());
+                recovered.last = recovered.last.max(last);
+                end = reader.position();
+            }
+            Item::Damaged(range) => damage.push(range),
+            Item::TornTail(range) => {
+                tracing::warn!(path = %path.display(), bytes = range.end - range.start, "torn tail cut off");
+                recovered.torn_bytes += range.end - range.start;
+                end = range.start;
+            }
+        }
+    }
+    let file = File::options().write(true).open(&path).map_err(Error::io("open", &path))?;
+    file.set_len(end)
+        .and_then(|()| file.sync_all())
+        .map_err(Error::io("cut and sync the log segment", &path))?;
+    Ok(SegmentFile { path, segment, last, bytes: end })
+}
+
+/// A segment whose header is bad: nothing in it can be trusted to belong where it says.
+fn set_segment_aside(
+    shard: u32,
+    path: &Path,
+    problem: &str,
+    quarantine: &Path,
+    recovered: &mut Recovered,
+) -> Result<(), Error> {
+    let bytes = fs::read(path).map_err(Error::io("read the log segment", path))?;
+    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("segment");
+    // A crash while a segment is being created leaves a file without a whole header: no frame
+    // can be in it, because the header is synced before the first one is written.
+    if problem.contains("ends inside its header") {
+        tracing::warn!(path = %path.display(), "removed a log segment that was never finished");
+    } else {
+        let report = Quarantined {
+            shard,
+            sequences: None,
+            origin: path.display().to_string(),
+            reason: problem.into(),
+            bytes: bytes.len() as u64,
+        };
+        set_aside(quarantine, &format!("log-{shard}-{name}"), &bytes, &report)?;
+        recovered.quarantined.push(report);
+    }
+    fs::remove_file(path).map_err(Error::io("remove the log segment", path))
+}
+
+/// Writes `bytes` and the report into the quarantine directory and syncs both.
+pub(crate) fn set_aside(
+    quarantine: &Path,
+    name: &str,
+    bytes: &[u8],
+    report: &Quarantined,
+) -> Result<(), Error> {
+    fs::create_dir_all(quarantine).map_err(Error::io("create", quarantine))?;
+    let json = serde_json::to_vec_pretty(report).map_err(|source| Error::Io {
+        action: "describe",
+        path: quarantine.into(),
+        source: source.into(),
+    })?;
+    for (extension, content) in [("bin", bytes), ("json", json.as_slice())] {
+        let path = quarantine.join(format!("{name}.{extension}"));
+        File::create(&path)
+            .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+            .map_err(Error::io("write the quarantine file", &path))?;
+    }
+    File::open(quarantine)
+        .and_then(|directory| directory.sync_all())
+        .map_err(Error::io("sync", quarantine))?;
+    tracing::error!(name, reason = %report.reason, sequences = ?report.sequences, "set aside in quarantine");
+    Ok(())
+}
+
+/// The numbers that quarantine reports explain, by shard.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn quarantined_ranges(quarantine: &Path) -> Result<Vec<Quarantined>, Error> {
+    let mut reports = Vec::new();
+    if !quarantine.exists() {
+        return Ok(reports);
+    }
+    for entry in fs::read_dir(quarantine).map_err(Error::io("list", quarantine))? {
+        let path = entry.map_err(Error::io("list", quarantine))?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let text = fs::read(&path).map_err(Error::io("read", &path))?;
+        let report = serde_json::from_slice(&text).map_err(|error| Error::Format {
+            path,
+            problem: format!("is no quarantine report: {error}"),
+        })?;
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+/// Calls `visit` with each intact frame of a shard's directory, oldest first. It changes nothing,
+/// so that it may run beside a server: a segment that vanishes meanwhile was released.
+///
+/// # Errors
+/// When a file cannot be read, or what `visit` returns.
+pub fn scan(directory: &Path, visit: &mut FrameVisitor<'_>) -> Result<Recovered, Error> {
+    let mut found = Recovered::default();
+    for (segment, path) in segment_paths(directory)? {
+        let mut reader = match SegmentReader::open(&path) {
+            Ok(reader) => reader,
+            Err(OpenError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(OpenError::Io(source)) => {
+                return Err(Error::Io { action: "read the log segment", path, source });
+            }
+            // Recovery has the last word on these; a running server may be writing one.
+            Err(OpenError::Damaged(_) | OpenError::Version(_)) => continue,
+        };
+        found.note_header(&reader);
+        let mut summary = SegmentFile {
+            path: path.clone(),
+            segment,
+            last: reader.header().first_sequence - 1,
+            bytes: reader.position(),
+        };
+        while let Some(item) = reader.next().map_err(Error::io("read the log segment", &path))? {
+            match item {
+                Item::Frame(frame) => {
+                    summary.last = summary.last.max(frame.last());
+                    summary.bytes = reader.position();
+                    found.last = found.last.max(frame.last());
+                    visit(&frame)?;
+                }
+                Item::Damaged(range) => found.quarantined.push(Quarantined {
+                    shard: reader.header().shard,
+                    sequences: None,
+                    origin: format!("{}:{}", path.display(), range.start),
+                    reason: "damaged bytes between two valid frames".into(),
+                    bytes: range.end - range.start,
+                }),
+                Item::TornTail(range) => found.torn_bytes += range.end - range.start,
+            }
+        }
+        found.segments.push(summary);
+    }
+    Ok(found)
+}
+
+fn read_range(path: &Path, range: &Range<u64>) -> Result<Vec<u8>, Error> {
+    let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; length];
+    File::open(path)
+        .and_then(|file| file.read_exact_at(&mut bytes, range.start))
+        .map_err(Error::io("read the log segment", path))?;
+    Ok(bytes)
+}

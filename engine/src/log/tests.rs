@@ -1,0 +1,342 @@
+//! The log against a disk that fails, and against damage.
+
+#![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, new_null_array};
+use arrow::datatypes::DataType;
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::Error;
+
+const NODE: &str = "0123456789ab";
+
+/// A batch whose `tenant` column says which rows it holds.
+fn batch(tenants: &[String]) -> RecordBatch {
+    let columns: Vec<ArrayRef> = log_schema()
+        .fields()
+        .iter()
+        .map(|field| match (field.name().as_str(), field.data_type()) {
+            ("tenant", _) => Arc::new(StringArray::from(tenants.to_vec())) as ArrayRef,
+            (_, DataType::Utf8) if !field.is_nullable() => {
+                Arc::new(StringArray::from(vec![""; tenants.len()]))
+            }
+            (_, kind) if !field.is_nullable() => {
+                let zeros = arrow::array::Int64Array::from(vec![0; tenants.len()]);
+                arrow::compute::cast(&zeros, kind).unwrap()
+            }
+            (_, kind) => new_null_array(kind, tenants.len()),
+        })
+        .collect();
+    RecordBatch::try_new(log_schema(), columns).unwrap()
+}
+
+fn numbered(first: i64, rows: i64) -> RecordBatch {
+    batch(&(first..first + rows).map(|number| format!("row-{number}")).collect::<Vec<_>>())
+}
+
+fn open(directory: &Path, disk: Box<dyn Disk>, segment_bytes: u64) -> Log {
+    let found = recover(0, directory, &directory.join("quarantine")).unwrap();
+    Log::new(directory.into(), disk, NODE.into(), 0, segment_bytes, found.segments, found.voids)
+        .unwrap()
+}
+
+/// Every row that the directory holds: its number and its text.
+fn rows(directory: &Path) -> Vec<(i64, String)> {
+    let mut rows = Vec::new();
+    scan(directory, &mut |frame| {
+        let batch = frame.batch().unwrap();
+        let tenants = batch.column_by_name("tenant").unwrap().as_string::<i32>().clone();
+        for (offset, tenant) in tenants.iter().enumerate() {
+            rows.push((frame.first() + i64::try_from(offset).unwrap(), tenant.unwrap().to_owned()));
+        }
+        Ok(())
+    })
+    .unwrap();
+    rows
+}
+
+fn segments(directory: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn what_was_appended_is_read_back_with_its_numbers() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut log = open(scratch.path(), Box::new(RealDisk), 1 << 20);
+    log.append(&numbered(1, 1), 1).unwrap();
+    log.append(&numbered(2, 5_000), 2).unwrap();
+    let expected: Vec<_> = (1..=5_001).map(|number| (number, format!("row-{number}"))).collect();
+    assert_eq!(rows(scratch.path()), expected);
+}
+
+#[test]
+fn a_full_segment_is_followed_by_another_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut log = open(scratch.path(), Box::new(RealDisk), 1);
+    for number in 1..=3 {
+        log.append(&numbered(number, 1), number).unwrap();
+    }
+    assert_eq!(segments(scratch.path()).len(), 3);
+    assert_eq!(log.size().1, 3);
+}
+
+#[test]
+fn only_segments_that_the_lake_holds_whole_are_released() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut log = open(scratch.path(), Box::new(RealDisk), 1);
+    for number in [1, 11, 21] {
+        log.append(&numbered(number, 10), number).unwrap();
+    }
+    assert_eq!(log.release(19).unwrap(), 1);
+    assert_eq!(log.release(30).unwrap(), 1);
+    assert_eq!(rows(scratch.path()).first().unwrap().0, 21, "the newest segment stays");
+}
+
+#[test]
+fn a_start_goes_on_in_a_new_segment() {
+    let scratch = tempfile::tempdir().unwrap();
+    open(scratch.path(), Box::new(RealDisk), 1 << 20).append(&numbered(1, 2), 1).unwrap();
+    open(scratch.path(), Box::new(RealDisk), 1 << 20).append(&numbered(3, 2), 3).unwrap();
+    assert_eq!(segments(scratch.path()).len(), 2);
+    assert_eq!(rows(scratch.path()).len(), 4);
+}
+
+/// What the faulty disk does to the next calls of `append` and `sync`, in order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    /// Half of the bytes arrive, then an error.
+    ShortWrite,
+    /// All bytes arrive, the sync fails.
+    Sync,
+}
+
+#[derive(Debug, Clone, Default)]
+struct FaultyDisk {
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    inner: Box<dyn DiskFile>,
+    disk: FaultyDisk,
+    sync_fails: bool,
+    header_written: bool,
+}
+
+impl Disk for FaultyDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let inner = RealDisk.create(path)?;
+        let disk = self.clone();
+        Ok(Box::new(FaultyFile { inner, disk, sync_fails: false, header_written: false }))
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_directory(path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+}
+
+impl DiskFile for FaultyFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !std::mem::replace(&mut self.header_written, true) {
+            return self.inner.append(bytes);
+        }
+        match self.disk.faults.lock().unwrap().pop_front().unwrap_or(Fault::None) {
+            Fault::None => self.inner.append(bytes),
+            Fault::ShortWrite => {
+                self.inner.append(&bytes[..bytes.len() / 2])?;
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            Fault::Sync => {
+                self.sync_fails = true;
+                self.inner.append(bytes)
+            }
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.sync_fails {
+            return Err(io::Error::other("the medium says no"));
+        }
+        self.inner.sync()
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.inner.truncate(length)
+    }
+}
+
+#[test]
+fn a_failed_batch_is_written_once_more_into_a_new_segment() {
+    for fault in [Fault::ShortWrite, Fault::Sync] {
+        let scratch = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::default();
+        let mut log = open(scratch.path(), Box::new(disk.clone()), 1 << 20);
+        log.append(&numbered(1, 3), 1).unwrap();
+        disk.faults.lock().unwrap().push_back(fault);
+        log.append(&numbered(4, 3), 4).unwrap();
+        log.append(&numbered(7, 3), 7).unwrap();
+        assert_eq!(segments(scratch.path()).len(), 2, "{fault:?}");
+        let numbers: Vec<_> = rows(scratch.path()).into_iter().map(|row| row.0).collect();
+        assert_eq!(numbers, (1..=9).collect::<Vec<_>>(), "{fault:?}");
+    }
+}
+
+#[test]
+fn a_batch_that_fails_twice_is_void_and_the_next_header_says_so() {
+    let scratch = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut log = open(scratch.path(), Box::new(disk.clone()), 1 << 20);
+    log.append(&numbered(1, 3), 1).unwrap();
+    disk.faults.lock().unwrap().extend([Fault::ShortWrite, Fault::Sync]);
+    assert!(matches!(log.append(&numbered(4, 3), 4), Err(Error::Io { .. })));
+    log.append(&numbered(7, 1), 7).unwrap();
+    let numbers: Vec<_> = rows(scratch.path()).into_iter().map(|row| row.0).collect();
+    assert_eq!(numbers, [1, 2, 3, 7]);
+    let found = recover(0, scratch.path(), &scratch.path().join("quarantine")).unwrap();
+    assert_eq!(found.voids, [4..=6]);
+    assert!(found.quarantined.is_empty());
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_the_rest_stays() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut log = open(scratch.path(), Box::new(RealDisk), 1 << 20);
+    log.append(&numbered(1, 2), 1).unwrap();
+    let whole = fs::metadata(&segments(scratch.path())[0]).unwrap().len();
+    log.append(&numbered(3, 2), 3).unwrap();
+    let path = segments(scratch.path()).remove(0);
+    let end = fs::metadata(&path).unwrap().len();
+    for length in whole + 1..end {
+        let copy = tempfile::tempdir().unwrap();
+        let torn = copy.path().join(path.file_name().unwrap());
+        fs::copy(&path, &torn).unwrap();
+        fs::File::options().write(true).open(&torn).unwrap().set_len(length).unwrap();
+        let found = recover(0, copy.path(), &copy.path().join("quarantine")).unwrap();
+        assert_eq!((found.last, found.torn_bytes), (2, length - whole));
+        assert_eq!(fs::metadata(&torn).unwrap().len(), whole);
+        assert!(found.quarantined.is_empty());
+    }
+}
+
+#[test]
+fn only_damaged_bytes_go_to_quarantine_and_their_numbers_are_named() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut log = open(scratch.path(), Box::new(RealDisk), 1 << 20);
+    let mut ends = Vec::new();
+    for first in [1, 11, 21] {
+        log.append(&numbered(first, 10), first).unwrap();
+        ends.push(fs::metadata(&segments(scratch.path())[0]).unwrap().len());
+    }
+    let path = segments(scratch.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = usize::try_from(u64::midpoint(ends[0], ends[1])).unwrap();
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let quarantine = scratch.path().join("quarantine");
+    let found = recover(0, scratch.path(), &quarantine).unwrap();
+    assert_eq!(found.quarantined.len(), 1);
+    assert_eq!(found.quarantined[0].sequences, Some((11, 20)));
+    assert_eq!(found.quarantined[0].bytes, ends[1] - ends[0]);
+    assert_eq!(quarantined_ranges(&quarantine).unwrap(), found.quarantined);
+    let numbers: Vec<_> = rows(scratch.path()).into_iter().map(|row| row.0).collect();
+    assert_eq!(numbers, (1..=10).chain(21..=30).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_frame_of_another_segment_never_passes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut log = open(scratch.path(), Box::new(RealDisk), 1);
+    log.append(&numbered(1, 2), 1).unwrap();
+    log.append(&numbered(3, 2), 3).unwrap();
+    let paths = segments(scratch.path());
+    let header = {
+        let reader = SegmentReader::open(&paths[0]).unwrap();
+        usize::try_from(reader.position()).unwrap()
+    };
+    // The second segment's frame behind the first one's: what a recycled file would look like.
+    let mut first = fs::read(&paths[0]).unwrap();
+    first.extend_from_slice(&fs::read(&paths[1]).unwrap()[header..]);
+    fs::write(&paths[0], first).unwrap();
+    fs::remove_file(&paths[1]).unwrap();
+    let numbers: Vec<_> = rows(scratch.path()).into_iter().map(|row| row.0).collect();
+    assert_eq!(numbers, [1, 2]);
+}
+
+#[test]
+fn a_log_of_another_version_is_refused_with_a_sentence() {
+    let scratch = tempfile::tempdir().unwrap();
+    open(scratch.path(), Box::new(RealDisk), 1 << 20).append(&numbered(1, 1), 1).unwrap();
+    let path = segments(scratch.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 99;
+    fs::write(&path, bytes).unwrap();
+    let error = recover(0, scratch.path(), &scratch.path().join("quarantine")).unwrap_err();
+    assert!(error.to_string().contains("is a log of format 99"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever single stretch of bytes is overwritten, recovery succeeds, keeps every frame that
+    /// the stretch does not touch, and brings back nothing that was not appended.
+    #[test]
+    fn recovery_survives_any_damage(
+        batches in prop::collection::vec(1_i64..40, 1..8),
+        at in 0.0_f64..1.0,
+        noise in prop::collection::vec(any::<u8>(), 1..200),
+    ) {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut log = open(scratch.path(), Box::new(RealDisk), 1 << 20);
+        let mut next = 1;
+        let mut frames = Vec::new();
+        let path = scratch.path().join("00000000000000000001.log");
+        for rows in batches {
+            let start = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            log.append(&numbered(next, rows), next).unwrap();
+            frames.push((start..fs::metadata(&path).unwrap().len(), next..next + rows));
+            next += rows;
+        }
+        let mut bytes = fs::read(&path).unwrap();
+        let header = SegmentReader::open(&path).unwrap().position();
+        frames[0].0.start = header;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "any position will do")]
+        let at = header as usize + (at * (bytes.len() - header as usize) as f64) as usize;
+        let end = (at + noise.len()).min(bytes.len());
+        let before = bytes[at..end].to_vec();
+        bytes[at..end].copy_from_slice(&noise[..end - at]);
+        let changed = before != bytes[at..end];
+        fs::write(&path, &bytes).unwrap();
+
+        recover(0, scratch.path(), &scratch.path().join("quarantine")).unwrap();
+        let found = rows(scratch.path());
+        for (number, text) in &found {
+            prop_assert_eq!(text, &format!("row-{number}"));
+        }
+        let untouched = frames.iter().filter(|(place, _)| {
+            !changed || place.end <= at as u64 || place.start >= end as u64
+        });
+        for (_, numbers) in untouched {
+            for number in numbers.clone() {
+                prop_assert!(found.iter().any(|row| row.0 == number), "row {number} is gone");
+            }
+        }
+    }
+}

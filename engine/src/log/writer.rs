@@ -1,0 +1,221 @@
+//! The writing side of one shard's log.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+
+use super::disk::{Disk, DiskFile};
+use super::format::{FrameEncoder, SegmentHeader, log_schema, readdress};
+use super::{SegmentFile, Void};
+use crate::error::Error;
+
+/// Where an appended batch went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// The frame's length in bytes.
+    pub bytes: u64,
+}
+
+/// The log of one shard; see [`super`].
+#[derive(Debug)]
+pub struct Log {
+    directory: PathBuf,
+    disk: Box<dyn Disk>,
+    node: String,
+    shard: u32,
+    segment_bytes: u64,
+    encoder: FrameEncoder,
+    frame: Vec<u8>,
+    /// The segment that takes frames; `None` at first and after a failure.
+    current: Option<Open>,
+    next_segment: u64,
+    /// Segments that take no more frames, oldest first.
+    closed: VecDeque<SegmentFile>,
+    voids: Vec<Void>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: Box<dyn DiskFile>,
+    summary: SegmentFile,
+}
+
+impl Log {
+    /// A log that goes on after `closed`, the segments that recovery kept. It writes nothing
+    /// until the first batch, which opens a new segment.
+    ///
+    /// # Errors
+    /// When arrow was built without LZ4.
+    pub fn new(
+        directory: PathBuf,
+        disk: Box<dyn Disk>,
+        node: String,
+        shard: u32,
+        segment_bytes: u64,
+        closed: Vec<SegmentFile>,
+        voids: Vec<Void>,
+    ) -> Result<Self, Error> {
+        let next_segment = closed.iter().map(|segment| segment.segment + 1).max().unwrap_or(1);
+        let encoder = FrameEncoder::new()
+            .map_err(|source| Error::Arrow { action: "set up the log's frames", source })?;
+        Ok(Self {
+            directory,
+            disk,
+            node,
+            shard,
+            segment_bytes,
+            encoder,
+            frame: Vec::new(),
+            current: None,
+            next_segment,
+            closed: closed.into(),
+            voids,
+        })
+    }
+
+    /// Makes `batch`, whose rows are numbered from `first`, durable.
+    ///
+    /// # Errors
+    /// When it could not be written and synced, not even in a second segment. Its numbers are
+    /// void then: the caller goes on above them.
+    pub fn append(&mut self, batch: &RecordBatch, first: i64) -> Result<Appended, Error> {
+        let mut frame = std::mem::take(&mut self.frame);
+        let encoded = self
+            .encoder
+            .encode(batch, self.shard, 0, first, &mut frame)
+            .map_err(|source| Error::Arrow { action: "encode a log frame", source });
+        let last = first + i64::try_from(batch.num_rows()).unwrap_or(i64::MAX) - 1;
+        let outcome = encoded.and_then(|()| match self.write(&mut frame, first, last) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                tracing::warn!(shard = self.shard, error = %crate::error::chain(&error), "log segment given up; trying a new one");
+                self.write(&mut frame, first, last)
+            }
+        });
+        let bytes = frame.len() as u64;
+        self.frame = frame;
+        match outcome {
+            Ok(()) => Ok(Appended { bytes }),
+            Err(error) => {
+                self.declare_void(first, last);
+                Err(error)
+            }
+        }
+    }
+
+    /// Bytes and number of the segments that exist.
+    #[must_use]
+    pub fn size(&self) -> (u64, usize) {
+        let open = self.current.iter().map(|open| &open.summary);
+        let all = self.closed.iter().chain(open);
+        all.fold((0, 0), |(bytes, count), segment| (bytes + segment.bytes, count + 1))
+    }
+
+    /// Deletes every closed segment whose numbers are all at most `sequence`: they are in the
+    /// lake. The caller makes sure that the Delta commit which says so has returned.
+    ///
+    /// # Errors
+    /// When a file cannot be removed; it is tried again at the next call.
+    pub fn release(&mut self, sequence: i64) -> Result<usize, Error> {
+        // An open segment that the lake holds whole goes too, if another took its place: the
+        // newest one stays, because its header carries the void ranges.
+        let mut released = 0;
+        while let Some(oldest) = self.closed.front() {
+            let newest = self.closed.len() == 1 && self.current.is_none();
+            if newest || oldest.last > sequence {
+                break;
+            }
+            let path = oldest.path.clone();
+            self.disk.remove(&path).map_err(Error::io("remove the log segment", &path))?;
+            self.closed.pop_front();
+            released += 1;
+        }
+        Ok(released)
+    }
+
+    /// The numbers that will never exist.
+    #[must_use]
+    pub fn voids(&self) -> &[Void] {
+        &self.voids
+    }
+
+    fn write(&mut self, frame: &mut [u8], first: i64, last: i64) -> Result<(), Error> {
+        let segment_bytes = self.segment_bytes;
+        if self.current.as_ref().is_some_and(|open| open.summary.bytes >= segment_bytes) {
+            self.close_segment();
+        }
+        let mut open = match self.current.take() {
+            Some(open) => open,
+            None => self.open_segment(first)?,
+        };
+        readdress(frame, open.summary.segment);
+        let written = open.file.append(frame).and_then(|()| open.file.sync());
+        match written {
+            Ok(()) => {
+                open.summary.bytes += frame.len() as u64;
+                open.summary.last = last;
+                self.current = Some(open);
+                Ok(())
+            }
+            Err(source) => {
+                // Best effort: a frame whose waiters are told "not stored" should not come back
+                // at the next start. Recovery drops a repeated number either way.
+                if let Err(error) = open.file.truncate(open.summary.bytes) {
+                    tracing::warn!(path = %open.summary.path.display(), %error, "cannot cut a failed frame off");
+                }
+                let path = open.summary.path.clone();
+                self.closed.push_back(open.summary);
+                Err(Error::Io { action: "write to the log segment", path, source })
+            }
+        }
+    }
+
+    fn close_segment(&mut self) {
+        if let Some(open) = self.current.take() {
+            self.closed.push_back(open.summary);
+        }
+    }
+
+    fn open_segment(&mut self, first: i64) -> Result<Open, Error> {
+        let segment = self.next_segment;
+        let path = segment_path(&self.directory, segment);
+        // The number is used up whatever happens: a half-made file keeps its name.
+        self.next_segment += 1;
+        let header = SegmentHeader {
+            node: self.node.clone(),
+            shard: self.shard,
+            segment,
+            first_sequence: first,
+            voids: self.voids.clone(),
+            schema: log_schema(),
+        }
+        .encode();
+        let mut file =
+            self.disk.create(&path).map_err(Error::io("create the log segment", &path))?;
+        let made = file
+            .append(&header)
+            .and_then(|()| file.sync())
+            .and_then(|()| self.disk.sync_directory(&self.directory));
+        if let Err(source) = made {
+            // Nothing is in it; recovery removes it if this fails too.
+            let _ = self.disk.remove(&path);
+            return Err(Error::Io { action: "start the log segment", path, source });
+        }
+        let summary = SegmentFile { path, segment, last: first - 1, bytes: header.len() as u64 };
+        Ok(Open { file, summary })
+    }
+
+    fn declare_void(&mut self, first: i64, last: i64) {
+        // Adjacent ranges are merged, so that a disk that stays full costs one entry.
+        match self.voids.last_mut() {
+            Some(void) if *void.end() + 1 == first => *void = *void.start()..=last,
+            _ => self.voids.push(first..=last),
+        }
+    }
+}
+
+/// The file of segment number `segment`; the zeros make a directory listing sort by number.
+pub(super) fn segment_path(directory: &Path, segment: u64) -> PathBuf {
+    directory.join(format!("{segment:020}.log"))
+}

@@ -1,0 +1,154 @@
+//! The ways a query can fail, and how DuckDB's messages become them.
+
+use std::time::Duration;
+
+/// A query that was refused or failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The statement or its data is wrong: syntax, an unknown column, a failing cast, a result
+    /// that needs more memory than is allowed.
+    #[error("{message}")]
+    Sql {
+        /// DuckDB's message without the excerpt of the statement.
+        message: String,
+        /// Where in the statement, in bytes from its start, when DuckDB says so.
+        position: Option<usize>,
+    },
+    /// The statement is not a read of `events`.
+    #[error("{message}")]
+    Forbidden {
+        /// One sentence: what is not allowed.
+        message: String,
+    },
+    /// The query, or the reading of its result, took too long.
+    #[error("the query took longer than its limit of {after:?}")]
+    Timeout {
+        /// The limit that applied.
+        after: Duration,
+    },
+    /// Too many queries wait already, or no worker became free in time.
+    #[error("too many queries: {waiting} may wait, each for at most {wait:?}")]
+    Busy {
+        /// The configured number of waiting queries.
+        waiting: usize,
+        /// The configured longest wait.
+        wait: Duration,
+    },
+    /// The engine is starting or shutting down.
+    #[error("the engine does not take queries now")]
+    NotReady,
+    /// Something of ours went wrong. The message is for the log, not for the client.
+    #[error("the query failed: {message}")]
+    Failed {
+        /// The cause.
+        message: String,
+    },
+}
+
+impl QueryError {
+    pub(super) fn sql(message: impl Into<String>) -> Self {
+        Self::Sql { message: message.into(), position: None }
+    }
+
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
+        Self::Forbidden { message: message.into() }
+    }
+
+    pub(super) fn failed(message: impl Into<String>) -> Self {
+        Self::Failed { message: message.into() }
+    }
+
+    /// Sorts an error of DuckDB, raised while `sql` was planned or run, by whose fault it is.
+    pub(super) fn from_duckdb(error: &duckdb::Error, sql: &str) -> Self {
+        let text = error.to_string();
+        let class = text.split_once(" Error:").map_or("", |(class, _)| class);
+        match class {
+            "IO" | "INTERNAL" | "FATAL" | "TransactionContext" | "Transaction" | "Corrupted"
+            | "INTERRUPT" | "Connection" | "Serialization" | "Resource in use" => {
+                Self::failed(text)
+            }
+            "Permission" => Self::forbidden("the query reads something other than events"),
+            "" if matches!(error, duckdb::Error::DuckDBFailure(..)) => Self::failed(text),
+            _ => {
+                let (message, position) = split_excerpt(&text, sql);
+                Self::Sql { message: message.to_owned(), position }
+            }
+        }
+    }
+}
+
+/// Separates DuckDB's message from its excerpt of the statement (`LINE 2: …` and a line of carets)
+/// and turns the carets into a byte position.
+fn split_excerpt<'a>(text: &'a str, sql: &str) -> (&'a str, Option<usize>) {
+    let Some((message, excerpt)) = text.rsplit_once("\n\nLINE ") else {
+        return (text.trim_end(), None);
+    };
+    (message.trim_end(), position_of(excerpt, sql))
+}
+
+/// The byte position in `sql` that an excerpt (without its leading `LINE `) points at.
+fn position_of(excerpt: &str, sql: &str) -> Option<usize> {
+    let (shown, carets) = excerpt.split_once('\n')?;
+    let (number, shown) = shown.split_once(": ")?;
+    let line_index = number.parse::<usize>().ok()?.checked_sub(1)?;
+    let prefix = "LINE : ".len() + number.len();
+    let column = carets.find('^')?.checked_sub(prefix)?;
+    // Carets are placed by display width; counting characters is exact for all but wide ones.
+    let in_shown = shown.char_indices().nth(column).map_or(shown.len(), |(at, _)| at);
+
+    let line = sql.split('\n').nth(line_index)?;
+    let line_start = sql.split('\n').take(line_index).map(|line| line.len() + 1).sum::<usize>();
+    // DuckDB cuts long lines at both ends and marks the cuts with dots.
+    let whole = line.trim_end_matches('\r');
+    if shown == whole {
+        return Some(line_start + in_shown);
+    }
+    let cut_start = shown.strip_prefix("...").filter(|_| !whole.starts_with(shown));
+    let dots = if cut_start.is_some() { "...".len() } else { 0 };
+    let kept = &shown[dots..];
+    let kept = if whole.ends_with(kept) { kept } else { kept.strip_suffix("...").unwrap_or(kept) };
+    let start = if dots == 0 { 0 } else { whole.find(kept)? };
+    Some(line_start + start + in_shown.checked_sub(dots)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::split_excerpt;
+
+    fn position(text: &str, sql: &str) -> Option<usize> {
+        split_excerpt(text, sql).1
+    }
+
+    #[test]
+    fn the_caret_line_becomes_a_byte_position() {
+        let sql = "select nope from events";
+        let text =
+            "Binder Error: no column\n\nLINE 1: select nope from events\n               ^^^^";
+        assert_eq!(position(text, sql), sql.find("nope"));
+        assert_eq!(split_excerpt(text, sql).0, "Binder Error: no column");
+    }
+
+    #[test]
+    fn positions_count_earlier_lines_and_bytes_of_wide_text() {
+        let sql = "select 1 from events where\n  'é' = nopé";
+        let text = "Binder Error: x\n\nLINE 2:   'é' = nopé\n                ^^^^";
+        assert_eq!(position(text, sql), sql.find("nopé"));
+    }
+
+    #[test]
+    fn a_shortened_excerpt_still_gives_the_position() {
+        let sql = format!("select {}nope, {}1 from events", "1,".repeat(80), "2,".repeat(80));
+        let excerpt = "LINE 1: ...1,1,nope, 2,2...";
+        let carets = " ".repeat(excerpt.find("nope").unwrap());
+        let text = format!("Binder Error: x\n\n{excerpt}\n{carets}^^^^");
+        assert_eq!(position(&text, &sql), sql.find("nope"));
+    }
+
+    #[test]
+    fn a_message_without_an_excerpt_has_no_position() {
+        assert_eq!(split_excerpt("Conversion Error: x", "select 1"), ("Conversion Error: x", None));
+    }
+}

@@ -1,0 +1,65 @@
+//! SQL over one snapshot of `events`, streamed as Arrow batches.
+//!
+//! ```text
+//!  QueryRequest ─▶ pool ─▶ sandbox ─▶ view ─▶ session ─▶ QueryStream ─▶ format
+//!                  admit   one SELECT  events  DuckDB     bounded        bytes
+//! ```
+//!
+//! **Guarantees.** A query reads one [`Snapshot`](crate::snapshot::Snapshot) from its first to its
+//! last row. It changes nothing: the statement is checked before DuckDB plans it, and it runs in a
+//! read-only transaction that is always rolled back. A result either ends cleanly after its last
+//! row or with an error item; a stream that stops without either does not exist.
+//!
+//! **Not guaranteed.** Row order without `ORDER BY`. DuckDB is not a security boundary: the checks
+//! here are one layer, the settings that the engine locks at start are another.
+//!
+//! **Limits.** `workers` queries run, `waiting` wait, each for at most `wait`; a query and the
+//! reading of its result take at most `timeout` together (see
+//! [`QueryConfig`](crate::config::QueryConfig)).
+//!
+//! **Memory.** Four batches of about 1 MB wait between a query and its reader; DuckDB buffers what
+//! its own settings allow.
+
+mod batch;
+mod error;
+pub mod format;
+mod pool;
+mod sandbox;
+mod session;
+mod stream;
+mod view;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use error::QueryError;
+pub use pool::Pool;
+pub use stream::QueryStream;
+
+/// One query as a user sends it.
+#[derive(Debug, Clone, Default)]
+pub struct QueryRequest {
+    /// One `SELECT` over `events`.
+    pub sql: String,
+    /// Values for `?` or `$1`, `$2`, … in order: null, booleans, numbers and strings.
+    pub params: Vec<serde_json::Value>,
+    /// Longest run, reading included; never longer than the configured timeout, which also
+    /// applies when this is absent.
+    pub timeout: Option<Duration>,
+}
+
+impl QueryRequest {
+    /// A query without parameters and with the configured timeout.
+    #[must_use]
+    pub fn new(sql: impl Into<String>) -> Self {
+        Self { sql: sql.into(), params: Vec::new(), timeout: None }
+    }
+}
+
+/// Locks a mutex whose data stays valid at every step, so that a panic elsewhere changes nothing.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,219 @@
+//! The query workers and the queue in front of them.
+//!
+//! **Guarantees.** A query is admitted or refused: when `waiting` queries wait already, or when it
+//! has waited for `wait`, the answer is [`QueryError::Busy`]. A worker survives every query,
+//! panics included; a connection that may be damaged is replaced.
+//!
+//! **Roles.** Any thread may call [`Pool::query`], which blocks until the query is planned.
+//! Each worker thread owns one connection.
+//!
+//! **Failure.** Dropping the pool refuses what waits, interrupts what runs and joins the threads.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::RecvTimeoutError;
+use duckdb::Connection;
+
+use crate::config::QueryConfig;
+use crate::snapshot::Snapshot;
+
+use super::session::{Job, Session};
+use super::stream::feed;
+use super::watch::{Watch, Watchdog};
+use super::{QueryError, QueryRequest, QueryStream, lock};
+
+/// DuckDB parses and plans by recursion on the worker's stack. Only pages that are used cost
+/// memory; its own depth limits are reached well before this is.
+const STACK_BYTES: usize = 64 << 20;
+
+/// Makes a connection to the engine's database.
+type Connect = Box<dyn Fn() -> duckdb::Result<Connection> + Send + Sync>;
+
+/// A bounded pool of query workers.
+pub struct Pool {
+    config: QueryConfig,
+    shared: Arc<Shared>,
+    watchdog: Watchdog,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Signalled when the queue changes.
+    changed: Condvar,
+    connect: Connect,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Workers that wait for a job.
+    idle: usize,
+    closed: bool,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Pool").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// Starts `config.workers` threads (at least one). Each makes its connection with `connect`
+    /// when its first query comes, and a new one after a panic.
+    ///
+    /// # Errors
+    ///
+    /// When a thread cannot be started.
+    pub fn start(
+        config: QueryConfig,
+        connect: impl Fn() -> duckdb::Result<Connection> + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let workers = config.workers.max(1);
+        let shared = Arc::new(Shared {
+            // Workers count as idle from the start: they take a job as soon as they run.
+            queue: Mutex::new(Queue { idle: workers, ..Queue::default() }),
+            changed: Condvar::new(),
+            connect: Box::new(connect),
+        });
+        let mut pool = Self { config, shared, watchdog: Watchdog::start()?, threads: Vec::new() };
+        for index in 0..workers {
+            let shared = Arc::clone(&pool.shared);
+            let thread = std::thread::Builder::new()
+                .name(format!("query-{index}"))
+                .stack_size(STACK_BYTES)
+                .spawn(move || shared.work())?;
+            pool.threads.push(thread);
+        }
+        Ok(pool)
+    }
+
+    /// Runs a query over `snapshot`. Blocks until the query is planned and its columns are known;
+    /// rows come from the stream. The snapshot is held until the query has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::Busy`] when there is no room, [`QueryError::Sql`] and
+    /// [`QueryError::Forbidden`] for statements that cannot or must not run, and the other kinds
+    /// as they say.
+    pub fn query(
+        &self,
+        request: QueryRequest,
+        snapshot: Arc<Snapshot>,
+    ) -> Result<QueryStream, QueryError> {
+        let limit = self.config.timeout;
+        let timeout = request.timeout.map_or(limit, |timeout| timeout.min(limit));
+        let (feed, receiving) = feed();
+        let (planned, plan) = crossbeam_channel::bounded(1);
+        let watch = self.watchdog.watch();
+        self.enqueue(Job { request, timeout, snapshot, watch: Arc::clone(&watch), feed, planned })?;
+
+        let plan = match plan.recv_timeout(self.config.wait) {
+            // Nothing yet: a job that still waits is given up, one that runs has its own limit.
+            Err(RecvTimeoutError::Timeout) if self.withdraw(&watch) => return Err(self.busy()),
+            Err(RecvTimeoutError::Timeout) => plan.recv().map_err(|_| QueryError::NotReady)?,
+            Err(RecvTimeoutError::Disconnected) => return Err(QueryError::NotReady),
+            Ok(plan) => plan,
+        };
+        Ok(receiving.into_stream(plan?, watch))
+    }
+
+    /// Queries that run now. Statistics: it may be old when it is read.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.threads.len().saturating_sub(lock(&self.shared.queue).idle)
+    }
+
+    /// Queries that wait for a worker now. Statistics: it may be old when it is read.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        lock(&self.shared.queue).jobs.len()
+    }
+
+    fn enqueue(&self, job: Job) -> Result<(), QueryError> {
+        let mut queue = lock(&self.shared.queue);
+        if queue.closed {
+            return Err(QueryError::NotReady);
+        }
+        if queue.jobs.len() >= queue.idle + self.config.waiting {
+            return Err(self.busy());
+        }
+        queue.jobs.push_back(job);
+        drop(queue);
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+
+    /// Takes the job of `watch` out of the queue. False when a worker has it already.
+    fn withdraw(&self, watch: &Arc<Watch>) -> bool {
+        let mut queue = lock(&self.shared.queue);
+        let at = queue.jobs.iter().position(|job| Arc::ptr_eq(&job.watch, watch));
+        at.and_then(|at| queue.jobs.remove(at)).is_some()
+    }
+
+    fn busy(&self) -> QueryError {
+        QueryError::Busy { waiting: self.config.waiting, wait: self.config.wait }
+    }
+
+    /// Refuses new and waiting queries and interrupts running ones. Does not wait for them.
+    pub fn close(&self) {
+        let waiting = {
+            let mut queue = lock(&self.shared.queue);
+            queue.closed = true;
+            std::mem::take(&mut queue.jobs)
+        };
+        self.shared.changed.notify_all();
+        waiting.into_iter().for_each(|job| job.refuse(QueryError::NotReady));
+        self.watchdog.stop_all();
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.close();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// A worker's life.
+    fn work(&self) {
+        let mut session = None;
+        while let Some(job) = self.next_job() {
+            let mut current = match session.take() {
+                Some(current) => current,
+                None => match (self.connect)() {
+                    Ok(connection) => Session::new(connection),
+                    Err(error) => {
+                        job.refuse(QueryError::failed(format!("cannot connect: {error}")));
+                        lock(&self.queue).idle += 1;
+                        continue;
+                    }
+                },
+            };
+            if current.run(job) {
+                session = Some(current);
+            }
+            lock(&self.queue).idle += 1;
+        }
+    }
+
+    /// Waits for a job; nothing when the pool closes.
+    fn next_job(&self) -> Option<Job> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if queue.closed {
+                return None;
+            }
+            if let Some(job) = queue.jobs.pop_front() {
+                queue.idle -= 1;
+                return Some(job);
+            }
+            queue = self.changed.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+    }
+}

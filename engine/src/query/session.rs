@@ -1,0 +1,181 @@
+//! A worker's DuckDB connection and the run of one query on it.
+//!
+//! **Guarantees.** When a run is over, whether by its end, an error, an interrupt or a panic, its
+//! transaction has been rolled back, or the connection is thrown away. Only then is the snapshot
+//! let go, so that no hot table disappears under a query.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use crossbeam_channel::Sender;
+use duckdb::types::Value;
+use duckdb::{Connection, params_from_iter};
+
+use crate::snapshot::Snapshot;
+
+use super::batch::Batcher;
+use super::stream::Feed;
+use super::watch::{Reason, Watch};
+use super::{QueryError, QueryRequest, sandbox, view};
+
+/// One admitted query on its way to a worker.
+pub(super) struct Job {
+    pub(super) request: QueryRequest,
+    /// Longest run.
+    pub(super) timeout: Duration,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) watch: Arc<Watch>,
+    pub(super) feed: Feed,
+    /// Where the columns go once the query is planned, or why it could not be.
+    pub(super) planned: Sender<Result<SchemaRef, QueryError>>,
+}
+
+/// A connection with what is known about its state.
+pub(super) struct Session {
+    connection: Connection,
+    /// The statement that made the current `events` view; the same snapshot needs no new one.
+    view: Option<String>,
+}
+
+impl Session {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { connection, view: None }
+    }
+
+    /// Runs a query to its end. False when the connection can not be used again.
+    #[must_use]
+    pub(super) fn run(&mut self, job: Job) -> bool {
+        let deadline = Instant::now() + job.timeout;
+        if !job.watch.begin(self.connection.interrupt_handle(), deadline) {
+            job.refuse(QueryError::NotReady);
+            return true;
+        }
+        let mut planned = false;
+        let result = catch_unwind(AssertUnwindSafe(|| self.execute(&job, &mut planned)));
+        job.watch.end();
+
+        let panicked = result.is_err();
+        let result =
+            result.unwrap_or_else(|_| Err(QueryError::failed("the query worker panicked")));
+        let usable = !panicked && self.reset();
+        // What was interrupted fails in many ways; the reason for the interrupt is the true one.
+        let result = match job.watch.reason() {
+            Some(reason) if result.is_err() => Err(match reason {
+                Reason::Deadline => QueryError::Timeout { after: job.timeout },
+                Reason::Dropped => QueryError::failed("nobody reads the result"),
+                Reason::Shutdown => QueryError::NotReady,
+            }),
+            _ => result,
+        };
+        job.end(planned, result);
+        usable
+    }
+
+    fn execute(&mut self, job: &Job, planned: &mut bool) -> Result<(), QueryError> {
+        let sql = job.request.sql.as_str();
+        let wrong = |error: duckdb::Error| QueryError::from_duckdb(&error, sql);
+        let ours = |error: duckdb::Error| QueryError::failed(error.to_string());
+        let params = job.request.params.iter().map(param).collect::<Result<Vec<_>, _>>()?;
+
+        #[cfg(test)]
+        super::tests::fail_point(sql);
+        sandbox::check(&self.connection, sql)?;
+        self.show(&job.snapshot)?;
+        self.connection.execute_batch("BEGIN TRANSACTION READ ONLY").map_err(ours)?;
+        let mut statement = self.connection.prepare(sql).map_err(wrong)?;
+        let expected = statement.parameter_count();
+        if expected != params.len() {
+            return Err(QueryError::sql(format!(
+                "the statement has {expected} parameters, but {} values were given",
+                params.len()
+            )));
+        }
+        let chunks = statement.stream_arrow(params_from_iter(params)).map_err(wrong)?;
+
+        let schema = chunks.get_schema();
+        *planned = true;
+        // Nobody waits any more when the caller has gone; its stream's drop ends the query.
+        let _ = job.planned.send(Ok(schema.clone()));
+
+        let arrow = |error: ArrowError| QueryError::failed(error.to_string());
+        let mut batcher = Batcher::new(schema);
+        for chunk in chunks {
+            let batch = batcher.push(chunk.map_err(wrong)?).map_err(arrow)?;
+            job.send(batch)?;
+        }
+        job.send(batcher.take().map_err(arrow)?)
+    }
+
+    /// Makes `events` show `snapshot`.
+    fn show(&mut self, snapshot: &Snapshot) -> Result<(), QueryError> {
+        let statement = view::statement(snapshot)?;
+        if self.view.as_ref() != Some(&statement) {
+            self.view = None;
+            self.connection
+                .execute_batch(&statement)
+                .map_err(|error| QueryError::failed(error.to_string()))?;
+            self.view = Some(statement);
+        }
+        Ok(())
+    }
+
+    /// Ends the transaction, if there is one. False when that failed.
+    fn reset(&mut self) -> bool {
+        match self.connection.execute_batch("ROLLBACK") {
+            Ok(()) => true,
+            // The query was refused before its transaction began.
+            Err(error) => error.to_string().contains("no transaction is active"),
+        }
+    }
+}
+
+impl Job {
+    /// Answers without having run.
+    pub(super) fn refuse(self, error: QueryError) {
+        self.end(false, Err(error));
+    }
+
+    fn send(&self, batch: Option<RecordBatch>) -> Result<(), QueryError> {
+        if batch.is_none_or(|batch| self.feed.send(batch, &self.watch)) {
+            return Ok(());
+        }
+        Err(QueryError::failed("the result could not be delivered"))
+    }
+
+    /// Tells the caller (before the plan) or the stream (after it) how the query ended.
+    fn end(self, planned: bool, result: Result<(), QueryError>) {
+        // The snapshot goes first: whoever sees the end may count on it.
+        drop(self.snapshot);
+        match result {
+            Err(error) if !planned => {
+                let _ = self.planned.send(Err(error));
+            }
+            result => self.feed.finish(result),
+        }
+    }
+}
+
+/// A JSON value as DuckDB takes it.
+fn param(value: &serde_json::Value) -> Result<Value, QueryError> {
+    use serde_json::Value as Json;
+    Ok(match value {
+        Json::Null => Value::Null,
+        Json::Bool(value) => Value::Boolean(*value),
+        Json::String(value) => Value::Text(value.clone()),
+        Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(value), _, _) => Value::BigInt(value),
+            (_, Some(value), _) => Value::UBigInt(value),
+            (_, _, Some(value)) => Value::Double(value),
+            _ => return Err(QueryError::sql(format!("the parameter {number} is out of range"))),
+        },
+        Json::Array(_) | Json::Object(_) => {
+            return Err(QueryError::sql(
+                "a parameter is an array or an object; null, booleans, numbers and strings are allowed",
+            ));
+        }
+    })
+}

@@ -1,0 +1,138 @@
+//! The `events` table: its columns, once, for Arrow, DuckDB and the log.
+//!
+//! Columns stand in the same order everywhere. `date` is the last column of a hot table and the
+//! partition of the lake; it is never in the log, because it follows from `received_at`.
+//!
+//! Timestamps have no zone and mean UTC (Delta `timestamp_ntz`): DuckDB's bundled build has no
+//! ICU, and a cast from the zoned form keeps filters from the statistics.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+/// One column of the `events` table.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// Its name, the same in every format.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// Whether an event may lack it.
+    pub nullable: bool,
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// UTF-8 text; dictionaries are out because DuckDB's appender refuses them.
+    Text,
+    /// A 32-bit integer.
+    Int,
+    /// A 64-bit integer.
+    Long,
+    /// Microseconds since 1970 in UTC, without a zone.
+    Timestamp,
+}
+
+impl Kind {
+    /// The Arrow type.
+    #[must_use]
+    pub fn arrow(self) -> DataType {
+        match self {
+            Self::Text => DataType::Utf8,
+            Self::Int => DataType::Int32,
+            Self::Long => DataType::Int64,
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+        }
+    }
+
+    /// The DuckDB type.
+    #[must_use]
+    pub fn sql(self) -> &'static str {
+        match self {
+            Self::Text => "VARCHAR",
+            Self::Int => "INTEGER",
+            Self::Long => "BIGINT",
+            Self::Timestamp => "TIMESTAMP",
+        }
+    }
+}
+
+const fn required(name: &'static str, kind: Kind) -> Column {
+    Column { name, kind, nullable: false }
+}
+
+const fn optional(name: &'static str, kind: Kind) -> Column {
+    Column { name, kind, nullable: true }
+}
+
+/// Every stored column in order; the partition column [`PARTITION`] is not among them.
+pub const COLUMNS: [Column; 22] = [
+    required("node", Kind::Text),
+    required("shard", Kind::Int),
+    required("sequence", Kind::Long),
+    optional("message_id", Kind::Text),
+    required("tenant", Kind::Text),
+    required("type", Kind::Text),
+    optional("event", Kind::Text),
+    required("timestamp", Kind::Timestamp),
+    optional("original_timestamp", Kind::Timestamp),
+    optional("sent_at", Kind::Timestamp),
+    required("received_at", Kind::Timestamp),
+    optional("user_id", Kind::Text),
+    optional("anonymous_id", Kind::Text),
+    optional("session_id", Kind::Text),
+    optional("visitor_id", Kind::Long),
+    optional("url", Kind::Text),
+    optional("referrer", Kind::Text),
+    optional("user_agent", Kind::Text),
+    optional("ip", Kind::Text),
+    optional("properties", Kind::Text),
+    optional("context", Kind::Text),
+    required("source", Kind::Text),
+];
+
+/// The partition column: the UTC day of `received_at`.
+pub const PARTITION: &str = "date";
+
+/// The Arrow schema of a stored batch (without the partition column).
+#[must_use]
+pub fn arrow_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        let fields: Vec<Field> = COLUMNS
+            .iter()
+            .map(|column| Field::new(column.name, column.kind.arrow(), column.nullable))
+            .collect();
+        Arc::new(Schema::new(fields))
+    });
+    Arc::clone(&SCHEMA)
+}
+
+/// The Arrow schema of a hot table: the stored columns and `date`.
+#[must_use]
+pub fn hot_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        let mut fields: Vec<_> = arrow_schema().fields().iter().cloned().collect();
+        fields.push(Arc::new(Field::new(PARTITION, DataType::Date32, false)));
+        Arc::new(Schema::new(fields))
+    });
+    Arc::clone(&SCHEMA)
+}
+
+/// The quoted column names, comma-separated, without the partition column.
+#[must_use]
+pub fn column_list() -> String {
+    COLUMNS.iter().map(|column| format!("\"{}\"", column.name)).collect::<Vec<_>>().join(", ")
+}
+
+/// The column definitions of a hot table, `date` included.
+///
+/// There is no key, index, default or constraint: they would slow the append and are the part of
+/// DuckDB where its known recovery bugs live.
+#[must_use]
+pub fn hot_table_columns() -> String {
+    let mut definitions: Vec<String> =
+        COLUMNS.iter().map(|column| format!("\"{}\" {}", column.name, column.kind.sql())).collect();
+    definitions.push(format!("\"{PARTITION}\" DATE"));
+    definitions.join(", ")
+}

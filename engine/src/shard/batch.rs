@@ -1,0 +1,108 @@
+//! Arrow builders for one batch of logged rows.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+};
+use ringlake_event::Record;
+
+use crate::log::{batch_bytes, log_schema};
+
+/// Collects events column by column, in the order of [`log_schema`].
+#[derive(Debug, Default)]
+pub struct BatchBuilder {
+    rows: usize,
+    message_id: StringBuilder,
+    tenant: StringBuilder,
+    kind: StringBuilder,
+    event: StringBuilder,
+    timestamp: TimestampMicrosecondBuilder,
+    original_timestamp: TimestampMicrosecondBuilder,
+    sent_at: TimestampMicrosecondBuilder,
+    received_at: TimestampMicrosecondBuilder,
+    user_id: StringBuilder,
+    anonymous_id: StringBuilder,
+    session_id: StringBuilder,
+    visitor_id: Int64Builder,
+    url: StringBuilder,
+    referrer: StringBuilder,
+    user_agent: StringBuilder,
+    ip: StringBuilder,
+    properties: StringBuilder,
+    context: StringBuilder,
+    source: StringBuilder,
+}
+
+impl BatchBuilder {
+    /// An empty builder.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Rows so far.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Appends all events of one request.
+    pub fn append(&mut self, record: &Record<'_>) {
+        let source = record.source().as_str();
+        let received_at = record.received_at();
+        for event in record.iter() {
+            self.message_id.append_option(event.message_id);
+            self.tenant.append_value(event.tenant);
+            self.kind.append_value(event.kind);
+            self.event.append_option(event.event);
+            self.timestamp.append_value(event.timestamp);
+            self.original_timestamp.append_option(event.original_timestamp);
+            self.sent_at.append_option(event.sent_at);
+            self.received_at.append_value(received_at);
+            self.user_id.append_option(event.user_id);
+            self.anonymous_id.append_option(event.anonymous_id);
+            self.session_id.append_option(event.session_id);
+            self.visitor_id.append_null();
+            self.url.append_option(event.url);
+            self.referrer.append_option(event.referrer);
+            self.user_agent.append_option(event.user_agent);
+            self.ip.append_option(event.ip);
+            self.properties.append_option(event.properties);
+            self.context.append_option(event.context);
+            self.source.append_value(source);
+            self.rows += 1;
+        }
+    }
+
+    /// The batch and its size in bytes; the builder is empty afterwards.
+    #[must_use]
+    pub fn finish(&mut self) -> (RecordBatch, usize) {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.message_id.finish()),
+            Arc::new(self.tenant.finish()),
+            Arc::new(self.kind.finish()),
+            Arc::new(self.event.finish()),
+            Arc::new(self.timestamp.finish()),
+            Arc::new(self.original_timestamp.finish()),
+            Arc::new(self.sent_at.finish()),
+            Arc::new(self.received_at.finish()),
+            Arc::new(self.user_id.finish()),
+            Arc::new(self.anonymous_id.finish()),
+            Arc::new(self.session_id.finish()),
+            Arc::new(self.visitor_id.finish()),
+            Arc::new(self.url.finish()),
+            Arc::new(self.referrer.finish()),
+            Arc::new(self.user_agent.finish()),
+            Arc::new(self.ip.finish()),
+            Arc::new(self.properties.finish()),
+            Arc::new(self.context.finish()),
+            Arc::new(self.source.finish()),
+        ];
+        self.rows = 0;
+        let batch = RecordBatch::try_new(log_schema(), columns)
+            .expect("every column got a value for every row, in the order of the schema");
+        let bytes = batch_bytes(&batch);
+        (batch, bytes)
+    }
+}

@@ -1,0 +1,75 @@
+//! What one query sees: a Delta version with its files, and the hot tables beside it.
+//!
+//! **Guarantees.** A [`Snapshot`] is immutable and holds every event it covers exactly once. A
+//! roll replaces the current snapshot in one pointer swap, after its Delta commit; queries that
+//! run keep the one they began with. A hot table is dropped when the last snapshot that names it
+//! is gone ([`HotTable`]'s `Drop` tells the flusher, which owns the tables).
+//!
+//! **Not guaranteed.** The open hot table grows while a snapshot names it; DuckDB's own
+//! transaction fixes what a query sees of it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::Sender;
+
+pub use crate::lake::DataFile;
+
+/// One consistent view of all events.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The Delta version that `files` belongs to.
+    pub version: u64,
+    /// Live Parquet files of that version.
+    pub files: Arc<[DataFile]>,
+    /// Hot tables, oldest first; the last one is being appended to.
+    pub hot: Vec<Arc<HotTable>>,
+}
+
+/// A table in DuckDB's memory that holds events not yet in the lake.
+#[derive(Debug)]
+pub struct HotTable {
+    /// Its name, `hot_<n>`.
+    pub name: String,
+    /// Where to report that nobody reads it any more.
+    unused: Sender<String>,
+}
+
+impl HotTable {
+    /// A handle on table `name`; `unused` receives the name once the last handle is gone.
+    #[must_use]
+    pub fn new(name: String, unused: Sender<String>) -> Self {
+        Self { name, unused }
+    }
+}
+
+impl Drop for HotTable {
+    fn drop(&mut self) {
+        // The flusher is gone only when the process ends, and the table with it.
+        let _ = self.unused.send(std::mem::take(&mut self.name));
+    }
+}
+
+/// The current snapshot, shared by everyone who reads.
+#[derive(Debug)]
+pub struct Snapshots(ArcSwap<Snapshot>);
+
+impl Snapshots {
+    /// Starts with `first`.
+    #[must_use]
+    pub fn new(first: Snapshot) -> Self {
+        Self(ArcSwap::from_pointee(first))
+    }
+
+    /// The current snapshot; holding it keeps its hot tables.
+    #[must_use]
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    /// Replaces the current snapshot by what `next` makes of it, in one pointer swap. `next` may
+    /// run again when another thread was faster.
+    pub fn update(&self, next: impl Fn(&Snapshot) -> Snapshot) {
+        self.0.rcu(|old| Arc::new(next(old)));
+    }
+}

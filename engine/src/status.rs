@@ -1,0 +1,130 @@
+//! One look at everything countable, as `/v1/status` shows it.
+
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+
+use crate::accounting::Accounting;
+use crate::engine::Shared;
+
+/// The engine's numbers at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// This node's id.
+    pub node: String,
+    /// Each shard.
+    pub shards: Vec<ShardStatus>,
+    /// All logs together, in bytes.
+    pub log_bytes: u64,
+    /// Hot tables.
+    pub hot: HotStatus,
+    /// The Delta table.
+    pub lake: LakeStatus,
+    /// Where every event of this process is.
+    pub accounting: Accounting,
+    /// Events that the start replayed from the log.
+    pub recovered: u64,
+    /// Damaged stretches and refused batches set aside since the start, and rows in the latter.
+    pub quarantined: Quarantine,
+    /// Sequence numbers given out and lost with a failed batch: they will never exist.
+    pub void: u64,
+}
+
+/// One shard's numbers.
+#[derive(Debug, Clone, Serialize)]
+pub struct ShardStatus {
+    /// Its number.
+    pub shard: u32,
+    /// Bytes in its ring that it has not read yet.
+    pub ring_bytes: usize,
+    /// The ring's size in bytes.
+    pub ring_capacity: usize,
+    /// The highest sequence number given out.
+    pub last_sequence: i64,
+    /// The highest durable one.
+    pub durable_sequence: i64,
+    /// Bytes of its segments.
+    pub log_bytes: u64,
+    /// Number of its segments.
+    pub log_segments: u64,
+}
+
+/// The hot tables' numbers.
+#[derive(Debug, Clone, Serialize)]
+pub struct HotStatus {
+    /// Tables that the current snapshot names.
+    pub tables: usize,
+    /// Rows not yet in the lake.
+    pub rows: usize,
+}
+
+/// The Delta table's numbers.
+#[derive(Debug, Clone, Serialize)]
+pub struct LakeStatus {
+    /// Where it is.
+    pub location: String,
+    /// Its version.
+    pub version: u64,
+    /// Live files.
+    pub files: usize,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Rows in them.
+    pub rows: u64,
+}
+
+/// What was set aside since the start of the process.
+#[derive(Debug, Clone, Serialize)]
+pub struct Quarantine {
+    /// Stretches of damaged log.
+    pub stretches: u64,
+    /// Batches that DuckDB refused.
+    pub batches: u64,
+    /// Rows in those batches.
+    pub rows: u64,
+}
+
+impl Status {
+    pub(crate) fn of(shared: &Shared) -> Self {
+        // Relaxed, all: statistics. The accounting has its own rules.
+        let accounting = Accounting::of(shared.shards.iter().map(|shard| &shard.tally));
+        let shards: Vec<ShardStatus> = shared
+            .shards
+            .iter()
+            .map(|shard| ShardStatus {
+                shard: shard.shard,
+                ring_bytes: shard.gauge.used_bytes(),
+                ring_capacity: shard.gauge.capacity(),
+                last_sequence: shard.last_sequence.load(Ordering::Relaxed),
+                durable_sequence: shard.durable_sequence.load(Ordering::Relaxed),
+                log_bytes: shard.log_bytes.load(Ordering::Relaxed),
+                log_segments: shard.log_segments.load(Ordering::Relaxed),
+            })
+            .collect();
+        let snapshot = shared.snapshots.load();
+        Self {
+            node: shared.directory.node().to_owned(),
+            log_bytes: shards.iter().map(|shard| shard.log_bytes).sum(),
+            shards,
+            hot: HotStatus {
+                tables: snapshot.hot.len(),
+                rows: shared.flusher.hot_rows.load(Ordering::Relaxed),
+            },
+            lake: LakeStatus {
+                location: shared.location.url().to_string(),
+                version: snapshot.version,
+                files: snapshot.files.len(),
+                bytes: snapshot.files.iter().map(|file| file.bytes).sum(),
+                rows: snapshot.files.iter().filter_map(|file| file.rows).sum(),
+            },
+            accounting,
+            recovered: shared.progress.events.load(Ordering::Relaxed),
+            quarantined: Quarantine {
+                stretches: shared.progress.quarantined.load(Ordering::Relaxed),
+                batches: shared.flusher.quarantined_batches.load(Ordering::Relaxed),
+                rows: shared.flusher.quarantined_rows.load(Ordering::Relaxed),
+            },
+            void: shared.shards.iter().map(|shard| shard.void.load(Ordering::Relaxed)).sum(),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The engine as a library user sees it: events in, acknowledgements, SQL, rolls, restarts.
+
+#![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Duration;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use ringlake_engine::query::QueryRequest;
+use ringlake_engine::{Config, Engine, Error, Ingest, IngestError, Readiness, verify};
+use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_bound};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn config(data: &Path) -> Config {
+    let mut config = Config::new(data);
+    config.shards = NonZeroUsize::new(2).unwrap();
+    config.ring_bytes = 1 << 20;
+    config
+}
+
+fn open(config: Config) -> (Engine, Vec<Ingest>) {
+    let (engine, ingests) = Engine::open(config).unwrap();
+    engine.wait_ready(LIMIT).unwrap();
+    (engine, ingests)
+}
+
+/// Sends one request of `events` events, numbered from `first`, and waits until it is durable.
+fn send(ingest: &mut Ingest, first: usize, events: usize) {
+    let lines: Vec<String> = (first..first + events)
+        .map(|number| {
+            format!(
+                r#"{{"event":"e{}","tenant":"t{}","user_id":"{number}"}}"#,
+                number % 7,
+                number % 3
+            )
+        })
+        .collect();
+    let body = lines.join("\n");
+    let request = Request {
+        received_at: 1_795_000_000_000_000,
+        source: Source::Import,
+        tenant: Tenant::Open,
+        correct_clock: false,
+    };
+    ingest.tally().receive(events);
+    let mut room = loop {
+        match ingest.reserve(record_bound(body.len())) {
+            Ok(room) => break room,
+            Err(IngestError::Full) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let decoded = Decoder::new()
+        .decode(body.as_bytes(), &request, &Limits::default(), Mode::Whole, &mut room)
+        .unwrap();
+    assert_eq!(decoded.accepted, events);
+    let ticket = room.commit(decoded.record_len);
+    ingest.acks().wait_blocking(ticket).unwrap();
+}
+
+fn rows(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
+    let mut stream = engine.query(QueryRequest::new(sql)).unwrap();
+    let mut batches = Vec::new();
+    while let Some(batch) = stream.blocking_next() {
+        batches.push(batch.unwrap());
+    }
+    batches
+}
+
+fn number(engine: &Engine, sql: &str) -> i64 {
+    let batches = rows(engine, &format!("SELECT ({sql})::BIGINT AS n"));
+    batches[0].column(0).as_primitive::<Int64Type>().value(0)
+}
+
+fn count(engine: &Engine) -> i64 {
+    number(engine, "SELECT count(*) FROM events")
+}
+
+/// Events that are in more than one place, or whose user id is.
+fn doubled(engine: &Engine) -> i64 {
+    let by_number =
+        number(engine, "SELECT count(*) - count(DISTINCT (shard, sequence)) FROM events");
+    by_number.max(number(engine, "SELECT count(*) - count(DISTINCT user_id) FROM events"))
+}
+
+fn counts(engine: &Engine) -> BTreeMap<String, i64> {
+    let sql = "SELECT tenant || '/' || event AS k, count(*)::BIGINT AS n FROM events GROUP BY k";
+    rows(engine, sql)
+        .iter()
+        .flat_map(|batch| {
+            let keys = batch.column(0).as_string::<i32>().clone();
+            let numbers = batch.column(1).as_primitive::<Int64Type>().clone();
+            (0..batch.num_rows())
+                .map(move |row| (keys.value(row).to_owned(), numbers.value(row)))
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn stop(engine: &Engine, ingests: Vec<Ingest>) {
+    drop(ingests);
+    assert!(engine.shutdown(LIMIT).unwrap().everything_durable);
+}
+
+fn assert_sound(data: &Path, events: u64) {
+    let report = verify(data, None).unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
+    let held: u64 = report.shards.iter().map(|shard| shard.table_rows + shard.log_rows).sum();
+    assert_eq!(held, events);
+}
+
+#[test]
+fn an_acknowledged_event_is_visible_within_the_flush_interval() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (engine, mut ingests) = open(config(scratch.path()));
+    send(&mut ingests[0], 0, 3);
+    let sent = std::time::Instant::now();
+    while count(&engine) < 3 {
+        assert!(sent.elapsed() < Duration::from_secs(5), "the events never became visible");
+    }
+    let row = rows(
+        &engine,
+        "SELECT node || '-' || shard || '-' || sequence AS id FROM events ORDER BY id",
+    );
+    assert_eq!(row[0].column(0).as_string::<i32>().value(0), format!("{}-0-1", engine.node()));
+    stop(&engine, ingests);
+    assert_sound(scratch.path(), 3);
+}
+
+#[test]
+fn a_roll_moves_events_from_hot_to_the_table_without_changing_a_count() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (engine, mut ingests) = open(config(scratch.path()));
+    for round in 0..20 {
+        send(&mut ingests[round % 2], round * 500, 500);
+    }
+    engine.flush().unwrap();
+    let before = counts(&engine);
+    assert_eq!(count(&engine), 10_000);
+    let report = engine.roll().unwrap();
+    assert_eq!((report.rows, count(&engine), doubled(&engine)), (10_000, 10_000, 0));
+    assert_eq!(counts(&engine), before);
+    assert_eq!(engine.status().hot.rows, 0);
+    stop(&engine, ingests);
+    assert_sound(scratch.path(), 10_000);
+}
+
+#[test]
+fn a_restart_replays_exactly_what_the_table_lacks() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (engine, mut ingests) = open(config(scratch.path()));
+    send(&mut ingests[0], 0, 100);
+    send(&mut ingests[1], 100, 100);
+    engine.roll().unwrap();
+    send(&mut ingests[0], 200, 50);
+    stop(&engine, ingests);
+    assert_sound(scratch.path(), 250);
+
+    let (engine, mut ingests) = open(config(scratch.path()));
+    assert_eq!(engine.status().recovered, 50);
+    send(&mut ingests[0], 250, 10);
+    engine.flush().unwrap();
+    assert_eq!((count(&engine), doubled(&engine)), (260, 0));
+    engine.roll().unwrap();
+    assert_eq!((count(&engine), doubled(&engine)), (260, 0));
+    stop(&engine, ingests);
+    assert_sound(scratch.path(), 260);
+}
+
+#[test]
+fn fewer_shards_than_before_lose_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (engine, mut ingests) = open(config(scratch.path()));
+    send(&mut ingests[0], 0, 10);
+    send(&mut ingests[1], 10, 10);
+    stop(&engine, ingests);
+
+    let mut one = config(scratch.path());
+    one.shards = NonZeroUsize::MIN;
+    let (engine, mut ingests) = open(one);
+    send(&mut ingests[0], 20, 10);
+    engine.roll().unwrap();
+    assert_eq!((count(&engine), doubled(&engine)), (30, 0));
+    stop(&engine, ingests);
+    assert_sound(scratch.path(), 30);
+
+    let (engine, mut ingests) = open(config(scratch.path()));
+    send(&mut ingests[1], 30, 10);
+    engine.flush().unwrap();
+    assert_eq!((count(&engine), doubled(&engine)), (40, 0));
+    stop(&engine, ingests);
+    assert_sound(scratch.path(), 40);
+}
+
+#[test]
+fn readers_see_every_event_once_while_tables_roll() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut small = config(scratch.path());
+    small.hot.roll_rows = 400;
+    small.hot.flush_interval = Duration::from_millis(5);
+    let (engine, mut ingests) = open(small);
+    let reader = engine.clone();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut last = 0;
+            // Relaxed: the flag is all there is.
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let now = count(&reader);
+                assert!(now >= last, "{last} events were visible, now {now}");
+                assert_eq!(doubled(&reader), 0);
+                last = now;
+            }
+        });
+        for round in 0..60 {
+            send(&mut ingests[round % 2], round * 100, 100);
+        }
+        engine.roll().unwrap();
+        // Relaxed: the flag is all there is.
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(count(&engine), 6_000);
+    assert!(engine.status().lake.files > 1);
+    stop(&engine, ingests);
+    assert_sound(scratch.path(), 6_000);
+}
+
+#[test]
+fn rolled_segments_are_deleted_and_dropped_tables_go() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut small = config(scratch.path());
+    small.log.segment_bytes = 1;
+    let (engine, mut ingests) = open(small);
+    for round in 0..10 {
+        send(&mut ingests[0], round * 10, 10);
+    }
+    engine.roll().unwrap();
+    send(&mut ingests[0], 100, 10);
+    let began = std::time::Instant::now();
+    while engine.status().shards[0].log_segments > 1 {
+        assert!(began.elapsed() < LIMIT, "segments that the table holds are still there");
+        std::thread::yield_now();
+    }
+    assert_eq!(engine.status().hot.tables, 1);
+    stop(&engine, ingests);
+    assert_sound(scratch.path(), 110);
+}
+
+#[test]
+fn the_accounting_adds_up() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (engine, mut ingests) = open(config(scratch.path()));
+    send(&mut ingests[0], 0, 25);
+    let accounting = engine.status().accounting;
+    assert_eq!((accounting.received, accounting.stored, accounting.in_flight), (25, 25, 0));
+    stop(&engine, ingests);
+}
+
+#[test]
+fn a_directory_has_one_owner() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (engine, ingests) = open(config(scratch.path()));
+    assert!(matches!(Engine::open(config(scratch.path())), Err(Error::Locked { .. })));
+    stop(&engine, ingests);
+}
+
+#[test]
+fn a_request_that_can_never_fit_is_told_so() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (engine, mut ingests) = open(config(scratch.path()));
+    let error = ingests[0].reserve(1 << 20).map(|_| ()).unwrap_err();
+    assert!(matches!(error, IngestError::TooLarge { .. }), "{error}");
+    stop(&engine, ingests);
+}
+
+#[test]
+fn after_a_shutdown_nothing_is_accepted() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (engine, mut ingests) = open(config(scratch.path()));
+    assert_eq!(engine.readiness(), Readiness::Ready);
+    engine.shutdown(LIMIT).unwrap();
+    assert_eq!(ingests[0].reserve(10).map(|_| ()).unwrap_err(), IngestError::NotReady);
+    assert!(matches!(engine.readiness(), Readiness::NotReady { .. }));
+    assert!(matches!(engine.flush(), Err(Error::Closed)));
+}
+
+#[test]
+fn verify_names_what_is_missing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut small = config(scratch.path());
+    small.log.segment_bytes = 1;
+    let (engine, mut ingests) = open(small);
+    for round in 0..3 {
+        send(&mut ingests[0], round * 10, 10);
+    }
+    stop(&engine, ingests);
+    std::fs::remove_file(scratch.path().join("log/0/00000000000000000002.log")).unwrap();
+    let report = verify(scratch.path(), None).unwrap();
+    assert_eq!(report.problems, ["shard 0: numbers 11 to 20 are missing from the log"]);
+}

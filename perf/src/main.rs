@@ -1,0 +1,47 @@
+//! The perf lab: whole-system cases, each beside what people would use instead.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`bulk`] | a file of events over HTTP to a Delta commit, beside DuckDB's own loader |
+//! | [`single`] | one event a request over 64 connections, beside nginx |
+//! | [`server`] | a `ringlake` process under test: start, measure, stop |
+//! | [`machine`] | what the figures were measured on |
+//! | [`report`] | tables on the terminal, saved runs |
+//!
+//! `cargo run --release -p perf -- <case>`; `perf/README.md` says what each case means.
+
+#![forbid(unsafe_code)]
+
+mod bulk;
+mod machine;
+mod report;
+mod server;
+mod single;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "perf", about = "Whole-system cases, each beside what people would use instead")]
+struct Cli {
+    #[command(subcommand)]
+    case: Case,
+}
+
+#[derive(Debug, Subcommand)]
+enum Case {
+    /// A file of events over HTTP to a Delta commit, beside DuckDB's own loader.
+    Bulk(bulk::Options),
+    /// One event a request over 64 kept-alive connections, beside nginx.
+    Single(single::Options),
+    /// The reference of `bulk`, in a process of its own.
+    #[command(hide = true)]
+    DuckdbCopy(bulk::reference::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().case {
+        Case::Bulk(options) => bulk::run(&options),
+        Case::Single(options) => single::run(&options),
+        Case::DuckdbCopy(options) => bulk::reference::copy(&options),
+    }
+}

@@ -1,0 +1,163 @@
+//! The single-event case: one event a request over kept-alive connections, beside nginx.
+//!
+//! **Guarantees**: the server has core 0 and wrk has core 1; sides run in turn, round by round;
+//! what each side claims to have stored is counted afterwards.
+//!
+//! **Not guaranteed**: open-loop latencies. wrk waits for an answer before it sends the next
+//! request, so its percentiles describe a saturated server and nothing else.
+
+mod nginx;
+mod wrk;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use ringlake_event::generate::Generator;
+
+use self::nginx::Nginx;
+use self::wrk::{Load, Outcome};
+use crate::bulk::client;
+use crate::machine::Machine;
+use crate::report::{Column, Report, number, verdict};
+use crate::server::{self, Server};
+
+/// The server's core; wrk takes the next one.
+const CORE: usize = 0;
+/// Distinct events that are sent in turn.
+const EVENTS: u32 = 1_000;
+const RATIO_MIN: f64 = 0.5;
+
+const RATE: &str = "requests/s";
+const EMPTY: &str = "nginx 204";
+const LOGGED: &str = "nginx log";
+const DISK: &str = "ack=disk";
+const MEMORY: &str = "ack=memory";
+const COLUMNS: [Column; 5] = [
+    Column { name: RATE, decimals: 0 },
+    Column { name: "p50 ms", decimals: 2 },
+    Column { name: "p99 ms", decimals: 2 },
+    Column { name: "non-2xx", decimals: 0 },
+    Column { name: "peak MB", decimals: 0 },
+];
+
+/// `perf single`
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Seconds of load for each side in each round.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Kept-alive connections.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+    /// How often each side runs, in turn.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Where logs and data directories lie meanwhile [default: the system's temporary directory].
+    #[arg(long)]
+    directory: Option<PathBuf>,
+    /// Keep the run under perf/runs/.
+    #[arg(long)]
+    save: bool,
+}
+
+/// Runs the case and prints it.
+pub fn run(options: &Options) -> Result<()> {
+    wrk::require(&["nginx", "wrk", "taskset"])?;
+    let machine = Machine::read();
+    ensure!(machine.cores >= 2, "the case needs 2 cores, this machine gives {}", machine.cores);
+    let binary = server::binary()?;
+    let base = options.directory.clone().unwrap_or_else(std::env::temp_dir);
+    let scratch = tempfile::Builder::new().prefix("perf-single-").tempdir_in(&base)?;
+    let load = load(scratch.path(), options)?;
+
+    let title = format!(
+        "one event a request, {} connections, {} s a side, server on core 0, wrk on core 1",
+        options.connections, options.seconds,
+    );
+    let mut report = Report::new("single", title, &COLUMNS);
+    for round in 1..=options.rounds {
+        eprintln!("round {round} of {}", options.rounds);
+        let directory = scratch.path().join("nginx");
+        let (empty, logged) = theirs(&directory, &load)?;
+        report.add(EMPTY, round, &values(&empty, f64::NAN));
+        report.add(LOGGED, round, &values(&logged, f64::NAN));
+        for (side, ack) in [(DISK, "disk"), (MEMORY, "memory")] {
+            let data = scratch.path().join("data");
+            let (outcome, peak) = ours(&binary, &data, ack, &load)?;
+            report.add(side, round, &values(&outcome, peak));
+        }
+    }
+    let ratio = report.median(DISK, RATE) / report.median(LOGGED, RATE);
+    let limit = format!("at least {RATIO_MIN} of nginx writing a log");
+    report.note(verdict("ratio of medians", &number(ratio, 2), &limit, ratio >= RATIO_MIN));
+    print!("{}", report.text(&machine));
+    if options.save {
+        println!("saved in {}", report.save(&machine)?.display());
+    }
+    Ok(())
+}
+
+/// Writes the events and the script that posts them.
+fn load(scratch: &Path, options: &Options) -> Result<Load> {
+    let mut generator = Generator::new(1);
+    let mut events = Vec::new();
+    for _ in 0..EVENTS {
+        generator.write_event(&mut events);
+    }
+    let events_file = scratch.join("events.ndjson");
+    fs::write(&events_file, &events)?;
+    let script = scratch.join("post.lua");
+    fs::write(&script, include_str!("../cases/single/post.lua"))?;
+    Ok(Load {
+        script,
+        events: events_file,
+        connections: options.connections,
+        seconds: options.seconds,
+        core: CORE + 1,
+    })
+}
+
+/// nginx, answering at once and writing the bodies to a file.
+fn theirs(directory: &Path, load: &Load) -> Result<(Outcome, Outcome)> {
+    let nginx = Nginx::start(directory, CORE)?;
+    let empty = load.run(nginx.empty())?;
+    let logged = load.run(nginx.logged())?;
+    let log = nginx.stop()?;
+    nginx::check(&log, &load.events, logged.requests)?;
+    fs::remove_dir_all(directory)?;
+    rustix::fs::sync();
+    Ok((empty, logged))
+}
+
+/// ringlake at one level of acknowledgement, and its peak resident memory in MB.
+fn ours(binary: &Path, data: &Path, ack: &str, load: &Load) -> Result<(Outcome, f64)> {
+    let server = Server::start(binary, data, &["--ack", ack], Some(CORE))?;
+    let outcome = load.run(server.address())?;
+    let peak = server.memory()?.peak;
+    client::flush(server.address())?;
+    let count = client::count(server.address())?;
+    let stored = outcome.requests.saturating_sub(outcome.refused);
+    let under_way = u64::from(load.connections);
+    ensure!(
+        (stored..=stored + under_way).contains(&count),
+        "{stored} requests were answered with 2xx, {count} events are there",
+    );
+    let status = server.stop()?;
+    ensure!(status.success(), "the server ended with {status}");
+    fs::remove_dir_all(data).context("cannot remove the round's data directory")?;
+    rustix::fs::sync();
+    Ok((outcome, crate::bulk::megabytes(peak)))
+}
+
+/// In the order of [`COLUMNS`].
+fn values(outcome: &Outcome, peak_mb: f64) -> [f64; 5] {
+    [
+        outcome.rate,
+        outcome.p50_ms,
+        outcome.p99_ms,
+        crate::bulk::count_as_f64(outcome.refused),
+        peak_mb,
+    ]
+}

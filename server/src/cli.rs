@@ -1,0 +1,226 @@
+//! The command line: what each command is called, takes and says about itself.
+//!
+//! Values that also have a configuration key stay optional here; [`crate::config`] puts file,
+//! environment and flags together, in that order.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Takes web beacons and product events over HTTP, makes them durable before it says so, answers
+/// SQL about them within a second, and leaves them as Parquet in a Delta table.
+#[derive(Debug, Parser)]
+#[command(name = "ringlake", version, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 fine, 1 the work failed, 2 wrong usage.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// How log lines on standard error are written [default: text].
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server.
+    Serve(Serve),
+    /// Load files of events, through a data directory or a running server.
+    Import(Import),
+    /// Run one SQL query over the table `events`.
+    Query(Query),
+    /// Check log, table and sequence numbers, and count what is there.
+    Verify(Verify),
+    /// Write realistic events to standard output, one JSON object a line.
+    Generate(Generate),
+    /// Do the whole way once: serve, send, roll, query, and print the figures.
+    Demo(Demo),
+}
+
+/// Where a command finds its data; shared by all that open a data directory.
+#[derive(Debug, Args, Default)]
+pub struct Place {
+    /// Data directory: the log, the node's identity and, unless told otherwise, the table
+    /// [default: ./ringlake-data].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// Where the Delta table lives: a path or a file:// URL [default: DIR/events].
+    #[arg(long, value_name = "URL")]
+    pub lake: Option<String>,
+
+    /// Configuration file in TOML. Environment variables (RINGLAKE_*) override it, flags override
+    /// both.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `ringlake serve`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "While no key exists the server is open, and therefore listens on loopback \
+addresses only.\nSIGTERM and SIGINT stop it in order; a second one stops it at once."
+)]
+pub struct Serve {
+    /// Where the data lies.
+    #[command(flatten)]
+    pub place: Place,
+
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+
+    /// What a 2xx promises when the request does not say: `disk` survives kill -9 and power loss,
+    /// `memory` means accepted [default: disk].
+    #[arg(long, value_name = "LEVEL")]
+    pub ack: Option<Ack>,
+}
+
+/// `ringlake import`
+#[derive(Debug, Args)]
+#[command(after_help = "Files compressed with gzip or zstd are recognised by their content. Bad \
+events are reported\nwith their line and left out; the exit code is then 1.")]
+pub struct Import {
+    /// Files to load, in this order; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Where the data lies.
+    #[command(flatten)]
+    pub place: Place,
+
+    /// Send the events to a running server instead, for example http://127.0.0.1:8080.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "lake"])]
+    pub url: Option<String>,
+
+    /// What the files hold: one event a line, or JSON arrays of events.
+    #[arg(long, value_name = "FORMAT", default_value = "ndjson")]
+    pub format: ImportFormat,
+}
+
+/// `ringlake query`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ringlake query \"SELECT type, count(*) FROM events GROUP BY \
+ALL\" --url http://127.0.0.1:8080")]
+pub struct Query {
+    /// The query: one SELECT over the table `events`.
+    #[arg(value_name = "SQL")]
+    pub sql: String,
+
+    /// Where the data lies.
+    #[command(flatten)]
+    pub place: Place,
+
+    /// Ask a running server instead, for example http://127.0.0.1:8080.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "lake"])]
+    pub url: Option<String>,
+
+    /// How to write the result [default: table on a terminal, else ndjson].
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<QueryFormat>,
+
+    /// Write the result to this file; it appears only once it is complete.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `ringlake verify`
+#[derive(Debug, Args)]
+#[command(after_help = "Exits with 1 when anything is lost, doubled or damaged.")]
+pub struct Verify {
+    /// Where the data lies.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// `ringlake generate`
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// How many events to write.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub events: u64,
+
+    /// Seed of the random numbers: the same seed gives the same bytes.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// `ringlake demo`
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Work in this directory and keep it, instead of in a temporary one.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// How many events to send.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub events: u64,
+
+    /// Keep the temporary directory.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// What an acknowledgement promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ack {
+    /// Synced to the medium: survives kill -9 and power loss.
+    Disk,
+    /// Accepted into the ring: survives nothing, costs microseconds.
+    Memory,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for collectors.
+    Json,
+}
+
+/// What an imported file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ImportFormat {
+    /// One event a line.
+    Ndjson,
+    /// Arrays of events, or events one after the other, over any number of lines.
+    Json,
+}
+
+/// How a query result is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QueryFormat {
+    /// A table with column types, for reading.
+    Table,
+    /// Comma-separated values with a header line.
+    Csv,
+    /// One JSON object a line.
+    Ndjson,
+    /// An Arrow IPC stream.
+    Arrow,
+    /// A Parquet file.
+    Parquet,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn import_refuses_two_places_at_once() {
+        let words = ["ringlake", "import", "-", "--data", "d", "--url", "http://localhost"];
+        assert!(Cli::try_parse_from(words).is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! The HTTP client of the commands: plain HTTP/1.1, one kept-alive connection.
+//!
+//! **Limits.** `http://` URLs only. A request that fails before it was sent is tried once more on a
+//! new connection; one that may have arrived never is, because sending it twice could store it twice.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::UsageError;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Text of an error answer that is shown.
+const ERROR_MAX_BYTES: usize = 64 << 10;
+
+/// A server, and perhaps a connection to it.
+#[derive(Debug)]
+pub struct Client {
+    host: String,
+    port: u16,
+    authority: HeaderValue,
+    base: String,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+/// What a request wants to send.
+#[derive(Debug, Clone, Default)]
+pub struct Outgoing {
+    /// The path with its query string.
+    pub path: String,
+    /// The body; empty for none.
+    pub body: Bytes,
+    /// Its type.
+    pub content_type: Option<&'static str>,
+    /// The answer that is wanted.
+    pub accept: Option<&'static str>,
+}
+
+impl Client {
+    /// A client for the server at `url`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// A [`UsageError`] for anything but an `http://` URL.
+    pub fn new(url: &str) -> Result<Self> {
+        let wrong = |why: &str| UsageError(format!("`{url}` {why}"));
+        if url.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://")) {
+            bail!(wrong("is an https URL, which this client does not speak; use http or a proxy"));
+        }
+        let uri: Uri = url.parse().map_err(|error| wrong(&format!("is not a URL: {error}")))?;
+        let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            bail!(wrong("is not a URL such as http://127.0.0.1:8080"));
+        };
+        if uri.query().is_some() {
+            bail!(wrong("has a query string; name the server only"));
+        }
+        Ok(Self {
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: HeaderValue::from_str(authority.as_str())?,
+            base: uri.path().trim_end_matches('/').to_owned(),
+            connection: None,
+        })
+    }
+
+    /// Sends one request and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or breaks off.
+    pub async fn send(&mut self, outgoing: &Outgoing) -> Result<Response<Incoming>> {
+        let target = format!("http://{}:{}", self.host, self.port);
+        if let Some(mut connection) = self.connection.take()
+            && connection.ready().await.is_ok()
+        {
+            match connection.try_send_request(self.request(outgoing)?).await {
+                Ok(response) => {
+                    self.connection = Some(connection);
+                    return Ok(response);
+                }
+                Err(mut error) => {
+                    // Given back unsent when the server has closed the idle connection.
+                    if error.take_message().is_none() {
+                        let broken = Err(error.into_error());
+                        return broken.with_context(|| format!("{target} broke off"));
+                    }
+                }
+            }
+        }
+        let mut connection =
+            self.connect().await.with_context(|| format!("cannot reach {target}"))?;
+        let response = connection.send_request(self.request(outgoing)?).await;
+        let response = response.with_context(|| format!("{target} broke off"))?;
+        self.connection = Some(connection);
+        Ok(response)
+    }
+
+    fn request(&self, outgoing: &Outgoing) -> Result<Request<Full<Bytes>>> {
+        let has_body = outgoing.content_type.is_some();
+        let mut request = Request::builder()
+            .method(if has_body { Method::POST } else { Method::GET })
+            .uri(format!("{}{}", self.base, outgoing.path))
+            .header(HOST, self.authority.clone());
+        if let Some(content_type) = outgoing.content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        if let Some(accept) = outgoing.accept {
+            request = request.header(hyper::header::ACCEPT, accept);
+        }
+        Ok(request.body(Full::new(outgoing.body.clone()))?)
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
+        let connecting = TcpStream::connect((self.host.as_str(), self.port));
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await??;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        // It ends with the sender; its errors reach the request that they concern.
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+}
+
+/// How long the server asks to wait before the same request is sent again.
+#[must_use]
+pub fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Reads a whole answer of at most `limit` bytes.
+///
+/// # Errors
+/// When it breaks off or is longer.
+pub async fn read(response: Response<Incoming>, limit: usize) -> Result<Bytes> {
+    let body = http_body_util::Limited::new(response.into_body(), limit);
+    match body.collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) => bail!("the answer could not be read: {error}"),
+    }
+}
+
+/// The message of an answer that is not a 2xx.
+pub async fn refusal(response: Response<Incoming>) -> String {
+    let status = response.status();
+    let text = read(response, ERROR_MAX_BYTES).await.unwrap_or_default();
+    let message = serde_json::from_slice::<serde_json::Value>(&text)
+        .ok()
+        .and_then(|answer| answer["error"]["message"].as_str().map(str::to_owned));
+    match message {
+        Some(message) => format!("the server answered {}: {message}", status.as_u16()),
+        None => format!("the server answered {status}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+    use super::*;
+
+    #[test]
+    fn http_urls_are_taken_apart() {
+        let client = Client::new("http://127.0.0.1:8080").unwrap();
+        assert_eq!((client.host.as_str(), client.port), ("127.0.0.1", 8080));
+        let client = Client::new("http://[::1]/lake/").unwrap();
+        assert_eq!((client.host.as_str(), client.port), ("::1", 80));
+        assert_eq!(client.base, "/lake");
+    }
+
+    #[test]
+    fn other_urls_are_wrong_usage() {
+        for url in ["https://example.org", "HTTPS://x", "127.0.0.1:8080", "ftp://x", "", "/x"] {
+            let error = Client::new(url).unwrap_err();
+            assert!(error.is::<UsageError>(), "{url}: {error}");
+        }
+        let error = Client::new("https://example.org").unwrap_err().to_string();
+        assert!(error.contains("https"), "{error}");
+    }
+}

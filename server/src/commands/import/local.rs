@@ -1,0 +1,170 @@
+//! Importing through the engine: one worker a shard, decoding straight into its ring.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ringlake_engine::ack::{Acks, Ticket};
+use ringlake_engine::{Ingest, IngestError};
+use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_bound};
+
+use super::super::{close, open};
+use super::{Job, PIECE_BYTES, QUEUE_MAX, Work};
+use crate::cli::Place;
+use crate::http::now_micros;
+
+/// Pieces of one worker that may wait to be durable.
+const WAITING_MAX: usize = 64;
+/// Pause when the ring is full and nothing is left to wait for.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Imports into the data directory at `place`; gives a note for the last line.
+pub fn run(job: &Job<'_>, place: &Place) -> Result<String> {
+    let (engine, ingests, config) = open(place)?;
+    // A piece is one request to the ring, and a quarter of the ring lets several be on their way.
+    let event_max = config.http.limits.event_max_bytes;
+    let piece_bytes = PIECE_BYTES.min(config.engine.ring_bytes / 4).max(event_max + 1);
+    let limits = Limits { events_max: usize::MAX, ..config.http.limits };
+    let imported = import(job, ingests, piece_bytes, &limits);
+    let rolled = match &imported {
+        Ok(()) => engine.roll().context("cannot roll the events into the table").map(Some),
+        Err(_) => Ok(None),
+    };
+    let closed = close(&engine, &config);
+    imported?;
+    let rolled = rolled?;
+    closed?;
+    Ok(rolled.map_or(String::new(), |report| {
+        format!(", in version {} of {}", report.version, engine.table_path().display())
+    }))
+}
+
+fn import(job: &Job<'_>, ingests: Vec<Ingest>, piece_bytes: usize, limits: &Limits) -> Result<()> {
+    let (sender, receiver) = sync_channel::<Work>(QUEUE_MAX);
+    let receiver = Mutex::new(receiver);
+    thread::scope(|scope| {
+        let workers: Vec<_> = ingests
+            .into_iter()
+            .map(|ingest| {
+                let receiver = &receiver;
+                scope.spawn(move || Worker::new(job, ingest, *limits).run(receiver))
+            })
+            .collect();
+        // When all workers have failed, nobody takes pieces any more.
+        let read = job.read(piece_bytes, |work| sender.send(work).is_ok());
+        drop(sender);
+        let outcomes: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        for outcome in outcomes {
+            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        read
+    })
+}
+
+struct Worker<'a> {
+    job: &'a Job<'a>,
+    ingest: Ingest,
+    acks: Acks,
+    decoder: Decoder,
+    limits: Limits,
+    /// Pieces in the ring or the log that are not known to be durable, and their events.
+    waiting: VecDeque<(Ticket, usize)>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(job: &'a Job<'a>, ingest: Ingest, limits: Limits) -> Self {
+        let acks = ingest.acks();
+        Self { job, ingest, acks, decoder: Decoder::new(), limits, waiting: VecDeque::new() }
+    }
+
+    fn run(mut self, pieces: &Mutex<Receiver<Work>>) -> Result<()> {
+        loop {
+            let next = pieces.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(work) = next else { break };
+            self.store(&work)?;
+            if self.waiting.len() >= WAITING_MAX {
+                self.settle_one()?;
+            }
+        }
+        while self.settle_one()? {}
+        Ok(())
+    }
+
+    /// Puts one piece into the ring, waiting for room when there is none.
+    fn store(&mut self, work: &Work) -> Result<()> {
+        let bound = record_bound(work.piece.text.len());
+        loop {
+            match self.try_store(work, bound) {
+                Ok(()) => return Ok(()),
+                Err(IngestError::Full) => {
+                    if !self.settle_one()? {
+                        thread::sleep(FULL_PAUSE);
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn try_store(&mut self, work: &Work, bound: usize) -> Result<(), IngestError> {
+        let request = Request {
+            received_at: now_micros(),
+            source: Source::Import,
+            tenant: Tenant::Open,
+            correct_clock: false,
+        };
+        let text = &work.piece.text;
+        let mut room = self.ingest.reserve(bound)?;
+        let decoded = self.decoder.decode(text, &request, &self.limits, Mode::Partial, &mut room);
+        match decoded {
+            Ok(decoded) => {
+                if decoded.record_len > 0 {
+                    self.waiting.push_back((room.commit(decoded.record_len), decoded.accepted));
+                }
+                self.ingest.tally().receive(decoded.accepted);
+                for bad in decoded.rejected {
+                    let number = work.piece.number_of(bad.index);
+                    self.job.rejected(&work.file, number, bad.error.message);
+                }
+            }
+            Err(error) => {
+                drop(room);
+                self.refused(work, &error.message)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A piece that was refused as a whole is tried in halves, so that only what is bad is lost.
+    fn refused(&mut self, work: &Work, reason: &str) -> Result<(), IngestError> {
+        let blank = work.piece.text.iter().all(u8::is_ascii_whitespace);
+        match work.piece.split() {
+            _ if blank => {}
+            None => self.job.rejected(&work.file, work.piece.number_of(0), reason),
+            Some((left, right)) => {
+                for piece in [left, right] {
+                    let half = Work { file: work.file.clone(), piece };
+                    let bound = record_bound(half.piece.text.len());
+                    loop {
+                        match self.try_store(&half, bound) {
+                            Err(IngestError::Full) => thread::sleep(FULL_PAUSE),
+                            outcome => break outcome?,
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the oldest piece; false when there is none.
+    fn settle_one(&mut self) -> Result<bool> {
+        let Some((ticket, events)) = self.waiting.pop_front() else { return Ok(false) };
+        self.acks.wait_blocking(ticket)?;
+        self.job.accepted(events);
+        Ok(true)
+    }
+}

@@ -1,0 +1,133 @@
+//! Importing through a running server: a few connections, pieces as requests with `partial=true`.
+//!
+//! **Failure.** What the server cannot take now (429, 503) is sent again after the time it asks
+//! for, [`ATTEMPTS_MAX`] times. A connection that breaks in the middle of a request ends the import:
+//! nobody knows whether those events were stored.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use hyper::StatusCode;
+use serde::Deserialize;
+use tokio::sync::{Mutex, mpsc};
+
+use super::super::runtime;
+use super::{Job, PIECE_BYTES, QUEUE_MAX, Work};
+use crate::client::{self, Client, Outgoing};
+
+/// Connections that send at the same time; one sync on the server covers several of them.
+const CONNECTIONS: usize = 4;
+/// How often one piece is sent before the import gives up.
+const ATTEMPTS_MAX: usize = 120;
+/// Wait before the next attempt when the server does not name one.
+const DEFAULT_WAIT: Duration = Duration::from_secs(1);
+/// Shortest and longest wait, whatever the server names.
+const WAIT_MIN: Duration = Duration::from_millis(10);
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Longest answer: a piece has as many rejections as lines.
+const ANSWER_MAX_BYTES: usize = 64 << 20;
+
+/// An answer to a piece.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    accepted: usize,
+    #[serde(default)]
+    rejected: Vec<Rejected>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rejected {
+    index: usize,
+    error: String,
+}
+
+/// Imports into the server at `url`; gives a note for the last line.
+pub fn run(job: &Job<'_>, url: &str) -> Result<String> {
+    let clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::new(url)).collect::<Result<_>>()?;
+    let (sender, receiver) = mpsc::channel::<Work>(QUEUE_MAX);
+    let runtime = runtime()?;
+    thread::scope(|scope| {
+        let reader =
+            scope.spawn(move || job.read(PIECE_BYTES, |work| sender.blocking_send(work).is_ok()));
+        let receiver = Arc::new(Mutex::new(receiver));
+        let senders =
+            clients.into_iter().map(|client| send_all(job, client, Arc::clone(&receiver)));
+        // The first failure drops the others, and with them the receiver, which stops the reader.
+        let sent = runtime.block_on(futures_util::future::try_join_all(senders));
+        drop(receiver);
+        let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        sent?;
+        read
+    })?;
+    Ok(String::new())
+}
+
+async fn send_all(
+    job: &Job<'_>,
+    mut client: Client,
+    pieces: Arc<Mutex<mpsc::Receiver<Work>>>,
+) -> Result<()> {
+    loop {
+        let next = pieces.lock().await.recv().await;
+        let Some(work) = next else { return Ok(()) };
+        // Halves of a refused piece, the next one last.
+        let mut stack = vec![work];
+        while let Some(work) = stack.pop() {
+            if let Some((left, right)) = send(job, &mut client, work).await? {
+                stack.extend([right, left]);
+            }
+        }
+    }
+}
+
+/// Sends one piece; gives it back in halves when the server refuses it as a whole.
+async fn send(job: &Job<'_>, client: &mut Client, work: Work) -> Result<Option<(Work, Work)>> {
+    if work.piece.text.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    let outgoing = Outgoing {
+        path: "/v1/events?partial=true&ack=disk".into(),
+        body: Bytes::from(work.piece.text.clone()),
+        content_type: Some("application/x-ndjson"),
+        accept: None,
+    };
+    for _ in 0..ATTEMPTS_MAX {
+        let response = client.send(&outgoing).await?;
+        match response.status() {
+            StatusCode::ACCEPTED | StatusCode::MULTI_STATUS => {
+                let text = client::read(response, ANSWER_MAX_BYTES).await?;
+                let answer: Answer =
+                    serde_json::from_slice(&text).context("the server's answer is not ours")?;
+                job.accepted(answer.accepted);
+                for bad in answer.rejected {
+                    job.rejected(&work.file, work.piece.number_of(bad.index), bad.error);
+                }
+                return Ok(None);
+            }
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                let wait = client::retry_after(&response).unwrap_or(DEFAULT_WAIT);
+                // Read to its end, so that the connection can be used again.
+                client::read(response, ANSWER_MAX_BYTES).await?;
+                tokio::time::sleep(wait.clamp(WAIT_MIN, WAIT_MAX)).await;
+            }
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => {
+                let reason = client::refusal(response).await;
+                return Ok(match work.piece.split() {
+                    Some((left, right)) => {
+                        let half = |piece| Work { file: work.file.clone(), piece };
+                        Some((half(left), half(right)))
+                    }
+                    None => {
+                        job.rejected(&work.file, work.piece.number_of(0), reason);
+                        None
+                    }
+                });
+            }
+            _ => bail!(client::refusal(response).await),
+        }
+    }
+    bail!("the server took no events in {ATTEMPTS_MAX} attempts")
+}

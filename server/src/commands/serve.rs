@@ -1,0 +1,160 @@
+//! `ringlake serve`: the server from its start to its end.
+//!
+//! **Failure.** The port is bound before the engine is opened, so that a second server on the same
+//! port fails at once. After a signal the server has the configured time: requests in flight first,
+//! then the rings and the log. A second signal ends it on the spot; what it had acknowledged is in
+//! the log.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ringlake_engine::{Engine, Ingest};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{LogFormat, Serve};
+use crate::config::Config;
+use crate::http::accept::{self, HANDOVER_MAX, Target};
+use crate::http::{App, serving_loop};
+use crate::{EXIT_FAILED, EXIT_FINE, logging};
+
+/// Threads for work that blocks: queries being planned and encoded, rolls, scrapes.
+const BLOCKING_THREADS_MAX: usize = 64;
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or cannot stop in order.
+pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
+    let config = Config::for_server(arguments, log)?;
+    logging::start(config.log_format, logging::SERVER_FILTER)?;
+    let address = accept::parse_listen(&config.listen)?;
+    let listener = accept::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    let address = listener.local_addr().context("cannot read the address that was bound")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .context("cannot start the control runtime")?;
+    let data = config.engine.data.display().to_string();
+    let (engine, ingests) = Engine::open(config.engine.clone())
+        .with_context(|| format!("cannot open the data directory {data}"))?;
+    engine.announce(&address.to_string()).context("cannot write down the address")?;
+
+    let (app, targets, loops) = start_loops(engine, ingests, config, &runtime)?;
+    let code = runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let mut signals = Signals::new().context("cannot listen for signals")?;
+        greet(address);
+        let accepting =
+            accept::run(listener, targets, app.config.http.connections_max, app.stopping.clone());
+        let accepting = tokio::spawn(accepting);
+        signals.next().await;
+        let asked = Instant::now();
+        tracing::info!("stopping; a second signal stops at once");
+        app.stopping.cancel();
+        tokio::spawn(async move {
+            signals.next().await;
+            tracing::warn!("stopped at once; the next start replays the log");
+            std::process::exit(EXIT_FAILED.into());
+        });
+        accepting.await.context("the acceptor ended by itself")?;
+        tokio::task::spawn_blocking(move || stop(&app, loops, asked))
+            .await
+            .context("the shutdown ended by itself")?
+    })?;
+    // Queries that are still being planned would hold the runtime; the process ends without them.
+    runtime.shutdown_background();
+    Ok(code)
+}
+
+type Started = (Arc<App>, Vec<Target>, Vec<JoinHandle<()>>);
+
+fn start_loops(
+    engine: Engine,
+    ingests: Vec<Ingest>,
+    config: Config,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<Started> {
+    let app = Arc::new(App {
+        engine,
+        config,
+        loops: ingests.iter().map(|_| Arc::default()).collect(),
+        queries: Default::default(),
+        control: runtime.handle().clone(),
+        stopping: CancellationToken::new(),
+        started: Instant::now(),
+    });
+    let mut targets = Vec::new();
+    let mut threads = Vec::new();
+    for (index, ingest) in ingests.into_iter().enumerate() {
+        let (sender, receiver) = mpsc::channel(HANDOVER_MAX);
+        targets.push(Target { sender, shared: Arc::clone(&app.loops[index]) });
+        let thread = serving_loop::start(index, Arc::clone(&app), ingest, receiver);
+        threads.push(thread.context("cannot start a serving loop")?);
+    }
+    Ok((app, targets, threads))
+}
+
+/// Ends the loops, then the engine; says whether everything accepted is durable.
+fn stop(app: &App, loops: Vec<JoinHandle<()>>, asked: Instant) -> Result<u8> {
+    for serving in loops {
+        if serving.join().is_err() {
+            tracing::error!("a serving loop had panicked");
+        }
+    }
+    let left = app.config.shutdown_timeout.saturating_sub(asked.elapsed());
+    // Even late, the engine gets a moment: its logs are nearly always synced already.
+    let report = app.engine.shutdown(left.max(Duration::from_millis(100)));
+    let report = report.context("the shutdown was not finished in time; the next start goes on")?;
+    let seconds = asked.elapsed().as_secs_f64();
+    if report.everything_durable {
+        tracing::info!(
+            rows_to_replay = report.rows_to_replay,
+            seconds,
+            "stopped; everything accepted is durable"
+        );
+        Ok(EXIT_FINE)
+    } else {
+        tracing::error!(seconds, "stopped; the log could not be written to its end");
+        Ok(EXIT_FAILED)
+    }
+}
+
+/// Tells whoever started the server where it is and how to talk to it.
+fn greet(address: SocketAddr) {
+    let version = env!("CARGO_PKG_VERSION");
+    // Standard error may be closed; the server works without it.
+    let _ = writeln!(
+        std::io::stderr(),
+        "ringlake {version} listening on http://{address} (open mode: no keys exist, loopback only)\n\
+         try: curl -d '{{\"event\":\"hello\"}}' http://{address}/v1/events",
+    );
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

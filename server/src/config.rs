@@ -1,0 +1,322 @@
+//! The configuration: file, environment and flags, made into legal values.
+//!
+//! **Guarantees.** Later sources win: the TOML file, then `RINGLAKE_*` variables, then flags. A key
+//! that nobody knows is an error that names it, wherever it stands. A value outside its range is
+//! an error that names key, value and range. Where each value came from is kept ([`Config::origin`]).
+//!
+//! **Layout.** The variable of key `duckdb.memory` is `RINGLAKE_DUCKDB_MEMORY`. [`KEYS`] is the one
+//! list of keys; [`raw`] mirrors it for serde.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ringlake_event::Limits;
+use toml::{Table, Value};
+
+use crate::UsageError;
+use crate::cli::{Ack, LogFormat, Place, Serve};
+
+mod keys;
+mod raw;
+
+pub use keys::{KEYS, Kind};
+use raw::Raw;
+
+/// The data directory when nobody names one.
+pub const DEFAULT_DATA: &str = "./ringlake-data";
+/// Where the server listens when nobody says: loopback, because no key exists yet.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+/// A stop request ends within this time, whatever clients do.
+pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Variables that begin with `RINGLAKE_` and are no keys: the log filter is read by
+/// [`crate::logging`], Kubernetes invents two families for a service that is called `ringlake`, and
+/// the test suite steers itself with the third.
+const FOREIGN_VARIABLES: [&str; 1] = [crate::logging::FILTER_VARIABLE];
+const FOREIGN_PREFIXES: [&str; 3] = ["RINGLAKE_SERVICE_", "RINGLAKE_PORT", "RINGLAKE_TEST_"];
+const PREFIX: &str = "RINGLAKE_";
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// The configuration file.
+    File(PathBuf),
+    /// An environment variable.
+    Environment(String),
+    /// The command line.
+    Flag(&'static str),
+}
+
+/// Everything that can be configured, with legal values.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The engine's part.
+    pub engine: ringlake_engine::Config,
+    /// The server's part.
+    pub http: HttpConfig,
+    /// Where to listen, as `address:port`.
+    pub listen: String,
+    /// What a 2xx promises when the request does not say.
+    pub ack: Ack,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Time for an orderly stop. Default 5 s; what is not synced by then is reported.
+    pub shutdown_timeout: Duration,
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+/// Bounds of the HTTP server.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// Open connections; above it new ones wait in the kernel's queue. Default 10,000.
+    pub connections_max: usize,
+    /// Size of a request's head in bytes; a larger one is answered 431. Default 16 KiB.
+    pub head_max_bytes: usize,
+    /// Size of an ingest body in bytes, before and after decompression. Default 4 MiB.
+    pub body_max_bytes: usize,
+    /// Bytes of all bodies that are being read or decompressed at one time; above it requests
+    /// are answered 503. Default 128 MiB.
+    pub bodies_max_bytes: usize,
+    /// Limits of single events and of events in one request.
+    pub limits: Limits,
+    /// Time for a body to arrive; then 408. Default 30 s.
+    pub body_timeout: Duration,
+    /// Time that a connection may go without a complete request, or without reading its answer;
+    /// then it is closed. Default 60 s.
+    pub idle_timeout: Duration,
+    /// Origins that may send events from a browser; `*` is any. Default any.
+    pub cors_origins: Vec<String>,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            head_max_bytes: 16 << 10,
+            body_max_bytes: 4 << 20,
+            bodies_max_bytes: 128 << 20,
+            limits: Limits::default(),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            cors_origins: vec!["*".into()],
+        }
+    }
+}
+
+/// A value given on the command line.
+type Flag = (&'static str, &'static str, Value);
+
+impl Config {
+    /// The configuration of `ringlake serve`.
+    ///
+    /// # Errors
+    /// A [`UsageError`] for unknown keys, values out of range, and a file that cannot be read.
+    pub fn for_server(arguments: &Serve, log: Option<LogFormat>) -> Result<Self, UsageError> {
+        let mut flags = place_flags(&arguments.place, log)?;
+        if let Some(listen) = &arguments.listen {
+            flags.push(("listen", "--listen", Value::String(listen.clone())));
+        }
+        if let Some(ack) = arguments.ack {
+            flags.push(("ack", "--ack", name_of(ack)));
+        }
+        Self::load(arguments.place.config.as_deref(), std::env::vars_os(), flags)
+    }
+
+    /// The configuration of a command that opens a data directory.
+    ///
+    /// # Errors
+    /// See [`Config::for_server`].
+    pub fn for_command(place: &Place, log: Option<LogFormat>) -> Result<Self, UsageError> {
+        Self::load(place.config.as_deref(), std::env::vars_os(), place_flags(place, log)?)
+    }
+
+    /// Where the value of `key` came from.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> &Origin {
+        self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+
+    fn load(
+        file: Option<&Path>,
+        variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+        flags: Vec<Flag>,
+    ) -> Result<Self, UsageError> {
+        let mut origins = BTreeMap::new();
+        let mut table = match file {
+            None => Table::new(),
+            Some(path) => read_file(path, &mut origins)?,
+        };
+        for (name, value) in variables {
+            overlay_variable(&mut table, &mut origins, &name, &value)?;
+        }
+        for (key, flag, value) in flags {
+            insert(&mut table, key, value);
+            origins.insert(key, Origin::Flag(flag));
+        }
+        let raw: Raw = table.try_into().map_err(|error: toml::de::Error| {
+            UsageError(format!("the configuration is not valid: {}", error.message()))
+        })?;
+        validate(raw, origins)
+    }
+}
+
+fn place_flags(place: &Place, log: Option<LogFormat>) -> Result<Vec<Flag>, UsageError> {
+    let mut flags = Vec::new();
+    if let Some(data) = &place.data {
+        let Some(text) = data.to_str() else {
+            return Err(UsageError(format!("--data {} is not UTF-8", data.display())));
+        };
+        flags.push(("data", "--data", Value::String(text.into())));
+    }
+    if let Some(lake) = &place.lake {
+        flags.push(("lake", "--lake", Value::String(lake.clone())));
+    }
+    if let Some(format) = log {
+        flags.push(("log_format", "--log-format", name_of(format)));
+    }
+    Ok(flags)
+}
+
+fn name_of(value: impl clap::ValueEnum) -> Value {
+    let name = value.to_possible_value().map(|value| value.get_name().to_owned());
+    Value::String(name.unwrap_or_default())
+}
+
+/// Reads the file once for its keys and once, strictly, for an error that names line and column.
+fn read_file(
+    path: &Path,
+    origins: &mut BTreeMap<&'static str, Origin>,
+) -> Result<Table, UsageError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| UsageError(format!("cannot read {}: {error}", path.display())))?;
+    let invalid = |error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| {
+            text.as_bytes().iter().take(span.start).filter(|byte| **byte == b'\n').count() + 1
+        });
+        UsageError(format!("{} line {line}: {}", path.display(), error.message()))
+    };
+    toml::from_str::<Raw>(&text).map_err(invalid)?;
+    let table: Table = toml::from_str(&text).map_err(invalid)?;
+    for key in KEYS {
+        if lookup(&table, key.name).is_some() {
+            origins.insert(key.name, Origin::File(path.to_owned()));
+        }
+    }
+    Ok(table)
+}
+
+fn overlay_variable(
+    table: &mut Table,
+    origins: &mut BTreeMap<&'static str, Origin>,
+    name: &std::ffi::OsStr,
+    value: &std::ffi::OsStr,
+) -> Result<(), UsageError> {
+    let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+        return Ok(());
+    };
+    if FOREIGN_VARIABLES.contains(&name)
+        || FOREIGN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    {
+        return Ok(());
+    }
+    let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
+        return Err(UsageError(format!("the environment variable {name} names no setting")));
+    };
+    let Some(text) = value.to_str() else {
+        return Err(UsageError(format!("the environment variable {name} is not UTF-8")));
+    };
+    let value = match key.kind {
+        Kind::Text => Value::String(text.into()),
+        Kind::List => {
+            Value::Array(text.split(',').map(|part| Value::String(part.trim().into())).collect())
+        }
+        Kind::Count { .. } => Value::Integer(text.trim().parse().map_err(|_| {
+            UsageError(format!("{name} is `{text}`; it must be a whole number of {}", key.unit))
+        })?),
+    };
+    insert(table, key.name, value);
+    origins.insert(key.name, Origin::Environment(name.to_owned()));
+    Ok(())
+}
+
+fn lookup<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+    match key.split_once('.') {
+        None => table.get(key),
+        Some((section, rest)) => table.get(section)?.as_table()?.get(rest),
+    }
+}
+
+fn insert(table: &mut Table, key: &str, value: Value) {
+    let Some((section, rest)) = key.split_once('.') else {
+        table.insert(key.into(), value);
+        return;
+    };
+    let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+    if let Value::Table(section) = section {
+        section.insert(rest.into(), value);
+    }
+}
+
+/// Checks ranges and contradictions; what it returns needs no second look.
+fn validate(raw: Raw, origins: BTreeMap<&'static str, Origin>) -> Result<Config, UsageError> {
+    let data = PathBuf::from(raw.data.as_deref().unwrap_or(DEFAULT_DATA));
+    let mut engine = ringlake_engine::Config::new(data);
+    engine.lake = raw.lake.clone();
+    if let Some(shards) = size(raw.shards, "shards")?.and_then(NonZeroUsize::new) {
+        engine.shards = shards;
+    }
+    set(&mut engine.ring_bytes, size(raw.ring_bytes, "ring_bytes")?);
+    raw::fill_engine(&raw, &mut engine)?;
+    let mut http = HttpConfig::default();
+    raw::fill_http(&raw, &mut http)?;
+    if http.limits.event_max_bytes > http.body_max_bytes {
+        return Err(UsageError(format!(
+            "http.event_max_bytes is {}; it must not be above http.body_max_bytes, {}",
+            http.limits.event_max_bytes, http.body_max_bytes
+        )));
+    }
+    Ok(Config {
+        engine,
+        http,
+        listen: raw.listen.unwrap_or_else(|| DEFAULT_LISTEN.into()),
+        ack: raw.ack.unwrap_or(Ack::Disk),
+        log_format: raw.log_format.unwrap_or(LogFormat::Text),
+        shutdown_timeout: millis(raw.shutdown_timeout_ms, "shutdown_timeout_ms")?
+            .unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
+        origins,
+    })
+}
+
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+/// Checks `value` against the range that [`KEYS`] gives `name`.
+fn count(value: Option<u64>, name: &'static str) -> Result<Option<u64>, UsageError> {
+    let Some(value) = value else { return Ok(None) };
+    let key = KEYS.iter().find(|key| key.name == name);
+    match key.map(|key| (key, key.kind)) {
+        Some((key, Kind::Count { min, max })) if !(min..=max).contains(&value) => Err(UsageError(
+            format!("{name} is {value}; it must be between {min} and {max} {}", key.unit),
+        )),
+        _ => Ok(Some(value)),
+    }
+}
+
+fn size(value: Option<u64>, name: &'static str) -> Result<Option<usize>, UsageError> {
+    let too_large = |_| UsageError(format!("{name} is larger than this machine can address"));
+    count(value, name)?.map(|value| usize::try_from(value).map_err(too_large)).transpose()
+}
+
+fn millis(value: Option<u64>, name: &'static str) -> Result<Option<Duration>, UsageError> {
+    Ok(count(value, name)?.map(Duration::from_millis))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! The list of all configuration keys, with unit, range and meaning.
+
+/// One configuration key.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name in the file, with the section before the dot.
+    pub name: &'static str,
+    /// What a value looks like.
+    pub kind: Kind,
+    /// The unit of a number; what a text names.
+    pub unit: &'static str,
+    /// What it does, as a phrase.
+    pub meaning: &'static str,
+}
+
+/// What the value of a key looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// An array of strings; commas separate them in the environment.
+    List,
+    /// A whole number.
+    Count {
+        /// The smallest legal value.
+        min: u64,
+        /// The largest legal value.
+        max: u64,
+    },
+}
+
+impl Key {
+    /// The environment variable that sets it.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("RINGLAKE_{}", self.name.replace('.', "_").to_uppercase())
+    }
+}
+
+const fn text(name: &'static str, unit: &'static str, meaning: &'static str) -> Key {
+    Key { name, kind: Kind::Text, unit, meaning }
+}
+
+const fn number(
+    name: &'static str,
+    min: u64,
+    max: u64,
+    unit: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key { name, kind: Kind::Count { min, max }, unit, meaning }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// A day: longer waits are mistakes.
+const DAY_MS: u64 = 86_400_000;
+
+/// Every key there is, in the order of the documentation.
+pub const KEYS: &[Key] = &[
+    text("data", "path", "data directory: the log, the node's identity and, by default, the table"),
+    text("lake", "path or file:// URL", "where the Delta table lives"),
+    text("listen", "address:port", "where the server listens"),
+    text("ack", "disk or memory", "what a 2xx promises when the request does not say"),
+    text("log_format", "text or json", "how log lines look"),
+    number("shards", 1, 256, "shards", "serving loops, rings and logs; one per core by default"),
+    number("ring_bytes", 64 * KIB, GIB, "bytes", "capacity of each ring, a power of two"),
+    number("shutdown_timeout_ms", 100, DAY_MS, "ms", "time for an orderly stop"),
+    number("http.connections_max", 1, 1_000_000, "connections", "open connections; more wait"),
+    number("http.head_max_bytes", KIB, MIB, "bytes", "size of a request's head"),
+    number("http.body_max_bytes", KIB, GIB, "bytes", "size of an ingest body, decompressed"),
+    number("http.bodies_max_bytes", MIB, 64 * GIB, "bytes", "size of all bodies being read"),
+    number("http.event_max_bytes", 256, 64 * MIB, "bytes", "size of one event"),
+    number("http.events_max", 1, 1_000_000, "events", "events in one request"),
+    number("http.body_timeout_ms", 10, DAY_MS, "ms", "time for a body to arrive"),
+    number("http.idle_timeout_ms", 10, DAY_MS, "ms", "time that a connection may stand still"),
+    Key {
+        name: "http.cors_origins",
+        kind: Kind::List,
+        unit: "origins",
+        meaning: "origins that may send events from a browser; * is any",
+    },
+    number("log.segment_bytes", MIB, 16 * GIB, "bytes", "size at which a log segment is closed"),
+    number("log.batch_rows", 1, 1_000_000, "events", "events that one sync covers at most"),
+    number("log.batch_bytes", 64 * KIB, GIB, "bytes", "bytes that one sync covers at most"),
+    number("hot.flush_interval_ms", 1, DAY_MS, "ms", "time until SQL sees a durable event"),
+    number("hot.queue_bytes", MIB, 16 * GIB, "bytes", "durable batches that wait for a flush"),
+    number("hot.roll_rows", 1_024, 100_000_000, "events", "events at which a hot table is rolled"),
+    number("hot.roll_bytes", MIB, 16 * GIB, "bytes", "size at which a hot table is rolled"),
+    number("hot.roll_age_ms", 100, DAY_MS, "ms", "age at which a hot table is rolled"),
+    text("duckdb.memory", "size such as 1GB", "DuckDB's memory limit"),
+    number("duckdb.threads", 1, 256, "threads", "DuckDB's threads"),
+    text("duckdb.temp_max", "size such as 4GB", "size of DuckDB's temporary directory"),
+    number("query.workers", 1, 64, "queries", "queries that run at the same time"),
+    number("query.waiting", 0, 10_000, "queries", "queries that may wait for a worker"),
+    number("query.wait_ms", 0, DAY_MS, "ms", "time that a query may wait for a worker"),
+    number("query.timeout_ms", 1, DAY_MS, "ms", "time that a query may take"),
+];

@@ -1,0 +1,126 @@
+//! The configuration as written: every key optional, none unknown.
+
+use ringlake_engine::Config as EngineConfig;
+use serde::{Deserialize, Serialize};
+
+use super::{HttpConfig, millis, set, size};
+use crate::UsageError;
+use crate::cli::{Ack, LogFormat};
+
+/// The file's top level.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Raw {
+    pub data: Option<String>,
+    pub lake: Option<String>,
+    pub listen: Option<String>,
+    pub ack: Option<Ack>,
+    pub log_format: Option<LogFormat>,
+    pub shards: Option<u64>,
+    pub ring_bytes: Option<u64>,
+    pub shutdown_timeout_ms: Option<u64>,
+    pub http: Http,
+    pub log: Log,
+    pub hot: Hot,
+    pub duckdb: DuckDb,
+    pub query: Query,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Http {
+    pub connections_max: Option<u64>,
+    pub head_max_bytes: Option<u64>,
+    pub body_max_bytes: Option<u64>,
+    pub bodies_max_bytes: Option<u64>,
+    pub event_max_bytes: Option<u64>,
+    pub events_max: Option<u64>,
+    pub body_timeout_ms: Option<u64>,
+    pub idle_timeout_ms: Option<u64>,
+    pub cors_origins: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Log {
+    pub segment_bytes: Option<u64>,
+    pub batch_rows: Option<u64>,
+    pub batch_bytes: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Hot {
+    pub flush_interval_ms: Option<u64>,
+    pub queue_bytes: Option<u64>,
+    pub roll_rows: Option<u64>,
+    pub roll_bytes: Option<u64>,
+    pub roll_age_ms: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct DuckDb {
+    pub memory: Option<String>,
+    pub threads: Option<u64>,
+    pub temp_max: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Query {
+    pub workers: Option<u64>,
+    pub waiting: Option<u64>,
+    pub wait_ms: Option<u64>,
+    pub timeout_ms: Option<u64>,
+}
+
+/// Puts the sections `log`, `hot`, `duckdb` and `query` into `engine`.
+pub(super) fn fill_engine(raw: &Raw, engine: &mut EngineConfig) -> Result<(), UsageError> {
+    let log = &mut engine.log;
+    set(&mut log.segment_bytes, super::count(raw.log.segment_bytes, "log.segment_bytes")?);
+    set(&mut log.batch_rows, size(raw.log.batch_rows, "log.batch_rows")?);
+    set(&mut log.batch_bytes, size(raw.log.batch_bytes, "log.batch_bytes")?);
+
+    let hot = &mut engine.hot;
+    set(&mut hot.flush_interval, millis(raw.hot.flush_interval_ms, "hot.flush_interval_ms")?);
+    set(&mut hot.queue_bytes, size(raw.hot.queue_bytes, "hot.queue_bytes")?);
+    set(&mut hot.roll_rows, size(raw.hot.roll_rows, "hot.roll_rows")?);
+    set(&mut hot.roll_bytes, size(raw.hot.roll_bytes, "hot.roll_bytes")?);
+    set(&mut hot.roll_age, millis(raw.hot.roll_age_ms, "hot.roll_age_ms")?);
+
+    let duckdb = &mut engine.duckdb;
+    set(&mut duckdb.memory_limit, raw.duckdb.memory.clone());
+    set(&mut duckdb.threads, size(raw.duckdb.threads, "duckdb.threads")?);
+    set(&mut duckdb.temp_max, raw.duckdb.temp_max.clone());
+
+    let query = &mut engine.query;
+    set(&mut query.workers, size(raw.query.workers, "query.workers")?);
+    set(&mut query.waiting, size(raw.query.waiting, "query.waiting")?);
+    set(&mut query.wait, millis(raw.query.wait_ms, "query.wait_ms")?);
+    set(&mut query.timeout, millis(raw.query.timeout_ms, "query.timeout_ms")?);
+    Ok(())
+}
+
+/// Puts the section `http` into `http`.
+pub(super) fn fill_http(raw: &Raw, http: &mut HttpConfig) -> Result<(), UsageError> {
+    let raw = &raw.http;
+    set(&mut http.connections_max, size(raw.connections_max, "http.connections_max")?);
+    set(&mut http.head_max_bytes, size(raw.head_max_bytes, "http.head_max_bytes")?);
+    set(&mut http.body_max_bytes, size(raw.body_max_bytes, "http.body_max_bytes")?);
+    set(&mut http.bodies_max_bytes, size(raw.bodies_max_bytes, "http.bodies_max_bytes")?);
+    set(&mut http.limits.event_max_bytes, size(raw.event_max_bytes, "http.event_max_bytes")?);
+    set(&mut http.limits.events_max, size(raw.events_max, "http.events_max")?);
+    set(&mut http.body_timeout, millis(raw.body_timeout_ms, "http.body_timeout_ms")?);
+    set(&mut http.idle_timeout, millis(raw.idle_timeout_ms, "http.idle_timeout_ms")?);
+    set(&mut http.cors_origins, raw.cors_origins.clone());
+    for origin in &http.cors_origins {
+        let bare = origin.split_once("://").is_some_and(|(_, host)| !host.contains('/'));
+        if origin != "*" && !bare {
+            return Err(UsageError(format!(
+                "http.cors_origins holds `{origin}`; an origin is `*` or looks like https://host"
+            )));
+        }
+    }
+    Ok(())
+}

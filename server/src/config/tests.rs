@@ -1,0 +1,111 @@
+#![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+use std::ffi::OsString;
+
+use super::*;
+
+fn load(
+    file: Option<&str>,
+    variables: &[(&str, &str)],
+    flags: Vec<Flag>,
+) -> Result<Config, UsageError> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ringlake.toml");
+    if let Some(text) = file {
+        std::fs::write(&path, text).unwrap();
+    }
+    let variables = variables.iter().map(|(name, value)| (OsString::from(name), value.into()));
+    Config::load(file.map(|_| path.as_path()), variables, flags)
+}
+
+fn error(file: Option<&str>, variables: &[(&str, &str)]) -> String {
+    load(file, variables, vec![]).unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let config = load(None, &[], vec![]).unwrap();
+    assert_eq!(config.engine.data, PathBuf::from("./ringlake-data"));
+    assert_eq!(config.listen, "127.0.0.1:8080");
+    assert_eq!(config.ack, Ack::Disk);
+    assert_eq!(config.engine.duckdb.memory_limit, "1GB");
+    assert_eq!(config.http.body_max_bytes, 4 << 20);
+    assert_eq!(config.origin("listen"), &Origin::Default);
+}
+
+#[test]
+fn environment_overrides_the_file_and_flags_override_both() {
+    let file = "listen = \"127.0.0.1:1\"\nack = \"memory\"\n[duckdb]\nmemory = \"2GB\"\n";
+    let variables = [("RINGLAKE_DUCKDB_MEMORY", "3GB"), ("RINGLAKE_LISTEN", "127.0.0.1:2")];
+    let flags = vec![("listen", "--listen", Value::String("127.0.0.1:3".into()))];
+    let config = load(Some(file), &variables, flags).unwrap();
+    assert_eq!(config.engine.duckdb.memory_limit, "3GB");
+    assert_eq!(config.listen, "127.0.0.1:3");
+    assert_eq!(config.ack, Ack::Memory);
+    assert_eq!(config.origin("listen"), &Origin::Flag("--listen"));
+    let variable = Origin::Environment("RINGLAKE_DUCKDB_MEMORY".into());
+    assert_eq!(config.origin("duckdb.memory"), &variable);
+    assert!(matches!(config.origin("ack"), Origin::File(_)));
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_it_and_its_line() {
+    let message = error(Some("[http]\nbody_max = 3\n"), &[]);
+    assert!(message.contains("line 2") && message.contains("`body_max`"), "{message}");
+    let message = error(Some("colour = \"red\"\n"), &[]);
+    assert!(message.contains("`colour`"), "{message}");
+}
+
+#[test]
+fn an_unknown_variable_is_an_error_that_names_it() {
+    let message = error(None, &[("RINGLAKE_DUCKDB_MEMROY", "1GB")]);
+    assert!(message.contains("RINGLAKE_DUCKDB_MEMROY"), "{message}");
+}
+
+#[test]
+fn variables_of_others_are_left_alone() {
+    let variables = [
+        ("RINGLAKE_LOG", "debug"),
+        ("RINGLAKE_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("RINGLAKE_SERVICE_HOST", "10.0.0.1"),
+        ("PATH", "/bin"),
+    ];
+    assert!(load(None, &variables, vec![]).is_ok());
+}
+
+#[test]
+fn a_value_out_of_range_is_an_error_with_the_range() {
+    let message = error(None, &[("RINGLAKE_HTTP_EVENTS_MAX", "0")]);
+    assert_eq!(message, "http.events_max is 0; it must be between 1 and 1000000 events");
+    let message = error(None, &[("RINGLAKE_HTTP_EVENTS_MAX", "many")]);
+    assert!(message.contains("`many`"), "{message}");
+}
+
+#[test]
+fn an_event_may_not_be_allowed_to_be_larger_than_its_body() {
+    let message = error(Some("[http]\nbody_max_bytes = 2048\nevent_max_bytes = 4096\n"), &[]);
+    assert!(message.contains("http.body_max_bytes"), "{message}");
+}
+
+#[test]
+fn the_list_of_keys_and_the_file_format_agree() {
+    let value = serde_json::to_value(Raw::default()).unwrap();
+    let mut fields = Vec::new();
+    for (name, value) in value.as_object().unwrap() {
+        match value.as_object() {
+            None => fields.push(name.clone()),
+            Some(section) => fields.extend(section.keys().map(|key| format!("{name}.{key}"))),
+        }
+    }
+    let mut names: Vec<String> = KEYS.iter().map(|key| key.name.to_owned()).collect();
+    fields.sort();
+    names.sort();
+    assert_eq!(fields, names);
+}
+
+#[test]
+fn lists_are_separated_by_commas_in_the_environment() {
+    let variables = [("RINGLAKE_HTTP_CORS_ORIGINS", "https://a.example, https://b.example")];
+    let config = load(None, &variables, vec![]).unwrap();
+    assert_eq!(config.http.cors_origins, ["https://a.example", "https://b.example"]);
+    assert!(error(None, &[("RINGLAKE_HTTP_CORS_ORIGINS", "a.example")]).contains("a.example"));
+}

@@ -1,0 +1,46 @@
+//! `POST /v1/admin/flush` and `/v1/admin/roll`: wait until it is done.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+
+use super::App;
+use super::answer::Problem;
+
+/// Everything accepted before the call is visible to SQL afterwards.
+pub async fn flush(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
+    app.blocking(|app| {
+        let began = Instant::now();
+        app.engine.flush().map_err(|error| app.problem(error))?;
+        Ok(Json(json!({ "seconds": began.elapsed().as_secs_f64() })))
+    })
+    .await
+}
+
+/// Everything accepted before the call is in the table afterwards.
+pub async fn roll(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
+    app.blocking(|app| {
+        let began = Instant::now();
+        let report = app.engine.roll().map_err(|error| app.problem(error))?;
+        Ok(Json(json!({
+            "seconds": began.elapsed().as_secs_f64(),
+            "version": report.version,
+            "files": report.files,
+            "rows": report.rows,
+        })))
+    })
+    .await
+}
+
+impl App {
+    /// The engine says "closed" while it starts as well as while it stops.
+    fn problem(&self, error: ringlake_engine::Error) -> Problem {
+        match error {
+            ringlake_engine::Error::Closed if !self.stopping.is_cancelled() => self.not_ready(),
+            error => Problem::Engine(error),
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! Answers: small success bodies, and the one place where a problem becomes a status.
+//!
+//! **Guarantees.** Every refusal of our own routes carries
+//! `{"error":{"code","message","index"?,"field"?}}`. 429 and 503 carry `Retry-After`: the request
+//! may be sent again as it is. 400, 401, 403, 413 and 415 mean that it never will be accepted.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::{Either, Full};
+use hyper::StatusCode;
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use ringlake_engine::accounting::Refusal;
+use ringlake_engine::query::QueryError;
+use ringlake_engine::{Error, IngestError};
+use ringlake_event::{DecodeError, ErrorKind, Rejection};
+use serde_json::{Map, Value, json};
+
+use super::connection::Streaming;
+
+/// The body of an answer: whole on the ingest path, a stream from the router.
+pub type ReplyBody = Either<Full<Bytes>, Streaming>;
+/// An answer.
+pub type Reply = hyper::Response<ReplyBody>;
+
+/// The content type of every answer of ours that is not a query result.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Why a request is not answered with a 2xx.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The body does not hold events as the contract wants them.
+    #[error("{0}")]
+    Event(DecodeError),
+    /// The body is too long.
+    #[error("the body is larger than {limit} bytes; that is the limit, after decompression too")]
+    BodyTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The request could not be taken even by an empty ring.
+    #[error(
+        "the request needs up to {len} bytes in the ring, which holds {max} at once; send fewer \
+         events a request"
+    )]
+    NeverFits {
+        /// Bytes needed.
+        len: usize,
+        /// Bytes that there can be.
+        max: usize,
+    },
+    /// The content encoding is none that we know.
+    #[error("content encoding `{0}` is not known; use one of gzip, deflate, zstd, br or identity")]
+    UnknownEncoding(String),
+    /// The content type announces something that is not taken.
+    #[error("bodies of type `{0}` are not accepted here; send JSON")]
+    UnknownMediaType(&'static str),
+    /// The body is not what its content encoding says.
+    #[error("the body is not valid {coding}: {reason}")]
+    BadEncoding {
+        /// The encoding.
+        coding: &'static str,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The body did not arrive in time.
+    #[error("the body did not arrive within {} s", .0.as_secs_f64())]
+    BodyTimeout(Duration),
+    /// The body ended early or its framing is broken.
+    #[error("the body is incomplete: {0}")]
+    BodyBroken(String),
+    /// A query parameter has a value that means nothing.
+    #[error("query parameter {name} is `{value}`; it must be {allowed}")]
+    BadParameter {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        allowed: &'static str,
+    },
+    /// The query string or a small JSON body cannot be read.
+    #[error("{0}")]
+    Malformed(String),
+    /// The client wants a format that there is none of.
+    #[error(
+        "results come as application/x-ndjson, application/json, text/csv, \
+         application/vnd.apache.arrow.stream or application/vnd.apache.parquet"
+    )]
+    NotAcceptable,
+    /// The route exists, with other methods.
+    #[error("this route takes {0} only")]
+    Method(&'static str),
+    /// There is no such route.
+    #[error("there is no {0} here")]
+    NotFound(String),
+    /// A browser on a foreign page, or a host name that is not ours.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The ring of this loop has no room at the moment.
+    #[error("the ring is full; try again")]
+    RingFull,
+    /// Too many bodies are being read at the moment.
+    #[error("too many request bodies are being read; try again")]
+    Crowded,
+    /// Events cannot be taken yet, or no more.
+    #[error("not accepting events: {0}")]
+    NotReady(String),
+    /// The log could not be written.
+    #[error("the events could not be made durable and are not stored; try again")]
+    NotDurable,
+    /// The server is stopping.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// A query failed.
+    #[error("{0}")]
+    Query(QueryError),
+    /// A call of the engine failed.
+    #[error("{0}")]
+    Engine(Error),
+    /// A defect of ours.
+    #[error("internal error: {0}")]
+    Internal(&'static str),
+}
+
+/// How a problem is told to the client.
+struct Verdict {
+    status: StatusCode,
+    code: &'static str,
+    /// Seconds after which the same request may be sent again.
+    retry_after: Option<u32>,
+}
+
+impl Problem {
+    /// The one mapping from problems to status codes.
+    fn verdict(&self) -> Verdict {
+        let (status, code, retry_after) = match self {
+            Self::Event(error) => (event_status(error.kind), error.kind.code(), None),
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", None),
+            Self::NeverFits { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", None),
+            Self::UnknownEncoding(_) => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown_encoding", None)
+            }
+            Self::UnknownMediaType(_) => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown_media_type", None)
+            }
+            Self::BadEncoding { .. } => (StatusCode::BAD_REQUEST, "bad_encoding", None),
+            Self::BodyTimeout(_) => (StatusCode::REQUEST_TIMEOUT, "body_timeout", None),
+            Self::BodyBroken(_) => (StatusCode::BAD_REQUEST, "incomplete_body", None),
+            Self::BadParameter { .. } => (StatusCode::BAD_REQUEST, "bad_parameter", None),
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed", None),
+            Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "not_acceptable", None),
+            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", None),
+            Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found", None),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", None),
+            Self::RingFull => (StatusCode::TOO_MANY_REQUESTS, "ring_full", Some(1)),
+            Self::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(1)),
+            Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", Some(1)),
+            Self::NotDurable => (StatusCode::SERVICE_UNAVAILABLE, "not_durable", Some(1)),
+            Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down", Some(5)),
+            Self::Query(error) => query_verdict(error),
+            Self::Engine(Error::Closed) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "shutting_down", Some(5))
+            }
+            Self::Engine(_) | Self::Internal(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal", None)
+            }
+        };
+        Verdict { status, code, retry_after }
+    }
+
+    /// Under which reason the events of such a request are counted.
+    pub fn refusal(&self) -> Refusal {
+        match self.verdict().status {
+            StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge,
+            StatusCode::FORBIDDEN => Refusal::Forbidden,
+            StatusCode::TOO_MANY_REQUESTS => Refusal::RingFull,
+            StatusCode::SERVICE_UNAVAILABLE => Refusal::NotReady,
+            _ => Refusal::Invalid,
+        }
+    }
+
+    /// The label of `validation_errors_total`; `None` for refusals that are not the client's doing.
+    pub fn validation_code(&self) -> Option<&'static str> {
+        let verdict = self.verdict();
+        let clients =
+            verdict.status.is_client_error() && verdict.status != StatusCode::TOO_MANY_REQUESTS;
+        clients.then_some(verdict.code)
+    }
+
+    fn text(&self) -> String {
+        let mut error = Map::new();
+        error.insert("code".into(), self.verdict().code.into());
+        error.insert("message".into(), self.message().into());
+        match self {
+            Self::Event(event) => {
+                if let Some(index) = event.index {
+                    error.insert("index".into(), index.into());
+                }
+                if let Some(field) = &event.field {
+                    error.insert("field".into(), field.as_str().into());
+                }
+            }
+            Self::Query(QueryError::Sql { position: Some(position), .. }) => {
+                error.insert("position".into(), (*position).into());
+            }
+            _ => {}
+        }
+        json!({ "error": error }).to_string()
+    }
+
+    /// The text for the client: failures of ours keep their details for the log.
+    fn message(&self) -> String {
+        match self {
+            Self::Engine(error) if !matches!(error, Error::Closed) => {
+                tracing::error!(error = %chain(error), "an engine call failed");
+                error.to_string()
+            }
+            _ => self.to_string(),
+        }
+    }
+
+    fn response<B>(&self, make: impl FnOnce(Bytes) -> B) -> hyper::Response<B> {
+        let verdict = self.verdict();
+        let mut response = hyper::Response::new(make(self.text().into()));
+        *response.status_mut() = verdict.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, JSON);
+        if let Some(seconds) = verdict.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Self::Method(allowed) = self {
+            headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        response
+    }
+
+    /// The answer on the ingest path.
+    pub fn reply(&self) -> Reply {
+        self.response(|text| Either::Left(Full::new(text)))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.response(Body::from)
+    }
+}
+
+fn event_status(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::TooLarge | ErrorKind::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorKind::Forbidden => StatusCode::FORBIDDEN,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+fn query_verdict(error: &QueryError) -> (StatusCode, &'static str, Option<u32>) {
+    match error {
+        QueryError::Sql { .. } => (StatusCode::BAD_REQUEST, "sql", None),
+        QueryError::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden", None),
+        QueryError::Timeout { .. } => (StatusCode::REQUEST_TIMEOUT, "query_timeout", None),
+        QueryError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_queries", Some(1)),
+        QueryError::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", Some(1)),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "query_failed", None),
+    }
+}
+
+/// An error and its causes as one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl From<IngestError> for Problem {
+    fn from(error: IngestError) -> Self {
+        match error {
+            IngestError::Full => Self::RingFull,
+            IngestError::TooLarge { len, max } => Self::NeverFits { len, max },
+            other => Self::NotReady(other.to_string()),
+        }
+    }
+}
+
+impl From<DecodeError> for Problem {
+    fn from(error: DecodeError) -> Self {
+        Self::Event(error)
+    }
+}
+
+/// A whole answer with a body.
+pub fn whole(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Reply {
+    let mut reply = Reply::new(Either::Left(Full::new(body)));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, content_type);
+    reply
+}
+
+/// An answer without a body.
+pub fn empty(status: StatusCode) -> Reply {
+    let mut reply = Reply::new(Either::Left(Full::default()));
+    *reply.status_mut() = status;
+    reply
+}
+
+/// `202 {"accepted":N}`.
+pub fn accepted(events: usize) -> Reply {
+    let body = match events {
+        1 => Bytes::from_static(b"{\"accepted\":1}"),
+        _ => Bytes::from(format!("{{\"accepted\":{events}}}")),
+    };
+    whole(StatusCode::ACCEPTED, JSON, body)
+}
+
+/// `207` with what was accepted and what was not.
+pub fn partly_accepted(events: usize, rejected: &[Rejection]) -> Reply {
+    let rejected: Vec<Value> = rejected
+        .iter()
+        .map(|bad| json!({ "index": bad.index, "error": bad.error.message }))
+        .collect();
+    let body = json!({ "accepted": events, "rejected": rejected }).to_string();
+    whole(StatusCode::MULTI_STATUS, JSON, body.into())
+}
+
+/// Makes this the last answer of its connection.
+pub fn close_after(reply: &mut Reply) {
+    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+    use super::*;
+
+    fn error_of(problem: &Problem) -> Value {
+        serde_json::from_str::<Value>(&problem.text()).unwrap()["error"].take()
+    }
+
+    #[test]
+    fn what_may_be_tried_again_says_when() {
+        for problem in [
+            Problem::RingFull,
+            Problem::Crowded,
+            Problem::NotReady("replaying".into()),
+            Problem::NotDurable,
+            Problem::ShuttingDown,
+        ] {
+            let reply = problem.reply();
+            assert!(reply.headers().contains_key(RETRY_AFTER), "{problem}");
+            assert!(problem.validation_code().is_none(), "{problem}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_states_the_limit() {
+        let problem = Problem::BodyTooLarge { limit: 4_194_304 };
+        assert_eq!(problem.reply().status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(error_of(&problem)["message"].as_str().unwrap().contains("4194304"));
+        assert_eq!(problem.refusal(), Refusal::TooLarge);
+    }
+
+    #[test]
+    fn an_sql_error_keeps_its_position() {
+        let error = QueryError::Sql { message: "no such column".into(), position: Some(7) };
+        let error = error_of(&Problem::Query(error));
+        assert_eq!(error["position"], 7);
+        assert_eq!(error["message"], "no such column");
+    }
+
+    #[test]
+    fn a_wrong_method_names_the_right_ones() {
+        let reply = Problem::Method("POST, OPTIONS").reply();
+        assert_eq!(reply.headers()[ALLOW], "POST, OPTIONS");
+    }
+}

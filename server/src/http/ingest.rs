@@ -1,0 +1,301 @@
+//! `POST /v1/events`: from bytes to an acknowledgement.
+//!
+//! ```text
+//!  head checks ▶ body ▶ unpack ▶ reserve in the ring ▶ decode into it ▶ commit ▶ wait ▶ answer
+//! ```
+//!
+//! **Guarantees.** A request is committed once and whole, or never was there. Every event of a
+//! request that arrived is counted once as received, and, when it is refused, once as refused;
+//! a request whose body never arrived is not counted.
+//!
+//! **Failure.** What is refused before its body was read gets its answer at once; the body is then
+//! read and thrown away for a while, so that the answer is not lost with the connection.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::http::request::Parts;
+use hyper::{Method, Request, StatusCode};
+use ringlake_engine::ack::Ticket;
+use ringlake_event::{
+    DecodeError, Decoded, Decoder, Mode, Request as EventRequest, Source, Tenant, record_bound,
+};
+
+use super::answer::{self, Problem, Reply};
+use super::body;
+use super::serving_loop::ServingLoop;
+use super::{cors, encoding};
+use crate::cli::Ack;
+
+/// The path.
+pub const PATH: &str = "/v1/events";
+const METHODS: &str = "POST, OPTIONS";
+/// Not a JSON body, and not taken yet.
+const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
+
+/// A request that was refused, and how many events are known to have been in it.
+#[derive(Debug)]
+pub struct Refused {
+    problem: Problem,
+    events: usize,
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        let events = match &problem {
+            Problem::Event(error) => error.events_seen,
+            // Without its body a request was not received.
+            Problem::BodyBroken(_) => 0,
+            _ => 1,
+        };
+        Self { problem, events }
+    }
+}
+
+/// Answers a request for [`PATH`].
+pub async fn answer(serving: &ServingLoop, request: Request<Incoming>) -> Reply {
+    let (head, body) = request.into_parts();
+    let origins = &serving.app.config.http.cors_origins;
+    let mut reply = match head.method {
+        Method::POST => events(serving, &head, body).await,
+        Method::OPTIONS => cors::preflight(&head.headers, METHODS, origins),
+        _ => Problem::Method(METHODS).reply(),
+    };
+    cors::permit(&head.headers, origins, &mut reply);
+    reply
+}
+
+async fn events(serving: &ServingLoop, head: &Parts, mut body: Incoming) -> Reply {
+    let began = Instant::now();
+    let outcome = receive(serving, head, &mut body).await;
+    let mut reply = outcome.unwrap_or_else(|refused| serving.refuse(refused));
+    if body::needs_draining(&body, &head.headers) {
+        answer::close_after(&mut reply);
+        tokio::task::spawn_local(body::drain(body));
+    }
+    serving.observe(began);
+    reply
+}
+
+async fn receive(
+    serving: &ServingLoop,
+    head: &Parts,
+    body: &mut Incoming,
+) -> Result<Reply, Refused> {
+    let config = &serving.app.config.http;
+    let limit = config.body_max_bytes;
+    serving.check_open()?;
+    let options = Options::parse(head.uri.query())?;
+    check_type(head)?;
+    let declared = encoding::of(&head.headers)?;
+    body::check_length(&head.headers, limit)?;
+
+    let mut charge = serving.budget.charge();
+    let packed = body::collect(body, limit, config.body_timeout, &mut charge).await?;
+    let coding = encoding::sniff(declared, &packed);
+    let text = if coding == encoding::Coding::Identity {
+        packed
+    } else {
+        // Nothing else of this loop runs until it is decoded: there is one such buffer at a time.
+        encoding::unpack(coding, &packed, limit)?.into()
+    };
+    let request = EventRequest {
+        received_at: now_micros(),
+        source: Source::Events,
+        tenant: Tenant::Open,
+        correct_clock: true,
+    };
+    let (decoded, ticket) =
+        serving.commit(record_bound(text.len()), options.mode(), |decoder, out| {
+            decoder.decode(&text, &request, &config.limits, options.mode(), out)
+        })?;
+    // Waiting for the disk needs none of it.
+    drop((text, charge));
+    serving.acknowledge(ticket, options.ack).await?;
+    Ok(match (decoded.rejected.is_empty(), options.quiet) {
+        (false, _) => answer::partly_accepted(decoded.accepted, &decoded.rejected),
+        (true, true) => answer::empty(StatusCode::NO_CONTENT),
+        (true, false) => answer::accepted(decoded.accepted),
+    })
+}
+
+impl ServingLoop {
+    /// Refuses early while nothing can be taken.
+    ///
+    /// # Errors
+    /// [`Problem::ShuttingDown`] or [`Problem::NotReady`].
+    pub fn check_open(&self) -> Result<(), Problem> {
+        if self.app.stopping.is_cancelled() {
+            return Err(Problem::ShuttingDown);
+        }
+        if self.app.engine.is_open() {
+            return Ok(());
+        }
+        Err(self.app.not_ready())
+    }
+
+    /// Lets `decode` write a record of at most `bound` bytes into the ring, and hands it to the
+    /// shard. There is no ticket when no event was accepted.
+    ///
+    /// # Errors
+    /// What the ring or `decode` says.
+    pub fn commit(
+        &self,
+        bound: usize,
+        mode: Mode,
+        decode: impl FnOnce(&mut Decoder, &mut [u8]) -> Result<Decoded, DecodeError>,
+    ) -> Result<(Decoded, Option<Ticket>), Problem> {
+        let mut ingest = self.ingest.borrow_mut();
+        let mut room = ingest.reserve(bound)?;
+        let decoded = decode(&mut self.decoder.borrow_mut(), &mut room)?;
+        debug_assert!(mode == Mode::Partial || decoded.rejected.is_empty());
+        let ticket = (decoded.record_len > 0).then(|| room.commit(decoded.record_len));
+        let tally = ingest.tally();
+        tally.receive(decoded.accepted + decoded.rejected.len());
+        for rejection in &decoded.rejected {
+            let problem = Problem::Event(rejection.error.clone());
+            tally.refuse(problem.refusal(), 1);
+            self.shared.count_refusal(&problem);
+        }
+        Ok((decoded, ticket))
+    }
+
+    /// Waits until the events of `ticket` are what `ack` promises.
+    ///
+    /// # Errors
+    /// [`Problem::NotDurable`], which the shard has counted.
+    pub async fn acknowledge(
+        &self,
+        ticket: Option<Ticket>,
+        ack: Option<Ack>,
+    ) -> Result<(), Refused> {
+        let Some(ticket) = ticket else { return Ok(()) };
+        match ack.unwrap_or(self.app.config.ack) {
+            Ack::Memory => Ok(()),
+            Ack::Disk => {
+                let outcome = self.acks.wait(ticket).await;
+                outcome.map_err(|_| Refused { problem: Problem::NotDurable, events: 0 })
+            }
+        }
+    }
+
+    /// Counts a refused request and answers it.
+    pub fn refuse(&self, refused: Refused) -> Reply {
+        let Refused { problem, events } = refused;
+        let ingest = self.ingest.borrow();
+        ingest.tally().receive(events);
+        ingest.tally().refuse(problem.refusal(), events);
+        self.shared.count_refusal(&problem);
+        problem.reply()
+    }
+}
+
+fn check_type(head: &Parts) -> Result<(), Problem> {
+    let is_arrow = head.headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let bytes = value.as_bytes();
+        bytes.len() >= ARROW_STREAM.len()
+            && bytes[..ARROW_STREAM.len()].eq_ignore_ascii_case(ARROW_STREAM.as_bytes())
+    });
+    if is_arrow { Err(Problem::UnknownMediaType(ARROW_STREAM)) } else { Ok(()) }
+}
+
+/// Now, in microseconds since 1970; a clock before that counts as 1970.
+pub fn now_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// What a request asks for in its query string.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// The promise of the answer, when the request names one.
+    pub ack: Option<Ack>,
+    /// Take the good events of a request that holds bad ones.
+    pub partial: bool,
+    /// Answer 204 instead of 202.
+    pub quiet: bool,
+}
+
+impl Options {
+    /// Reads the options among the parameters of `query`; others are left alone.
+    ///
+    /// # Errors
+    /// [`Problem::BadParameter`] for an option with another value than it can have.
+    pub fn parse(query: Option<&str>) -> Result<Self, Problem> {
+        let mut options = Self::default();
+        let Some(query) = query else { return Ok(options) };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            options.set(&name, &value)?;
+        }
+        Ok(options)
+    }
+
+    /// Takes one parameter; tells whether it is an option (or the key, which open mode ignores).
+    ///
+    /// # Errors
+    /// See [`Options::parse`].
+    pub fn set(&mut self, name: &str, value: &str) -> Result<bool, Problem> {
+        match name {
+            "ack" => {
+                self.ack = Some(match value {
+                    "disk" => Ack::Disk,
+                    "memory" => Ack::Memory,
+                    _ => return Err(bad_parameter("ack", value, "disk or memory")),
+                });
+            }
+            "partial" => self.partial = flag("partial", value)?,
+            "quiet" => self.quiet = flag("quiet", value)?,
+            "key" => {}
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn mode(self) -> Mode {
+        if self.partial { Mode::Partial } else { Mode::Whole }
+    }
+}
+
+fn flag(name: &'static str, value: &str) -> Result<bool, Problem> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(bad_parameter(name, value, "true or false")),
+    }
+}
+
+fn bad_parameter(name: &'static str, value: &str, allowed: &'static str) -> Problem {
+    // What the client sent is quoted, but not all of it.
+    let value = value.chars().take(ringlake_event::QUOTE_MAX_CHARS).collect();
+    Problem::BadParameter { name, value, allowed }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+    use super::*;
+
+    #[test]
+    fn options_are_read_and_other_parameters_ignored() {
+        let options = Options::parse(Some("ack=memory&partial=true&quiet=true&utm=1&key=k"));
+        let expected = Options { ack: Some(Ack::Memory), partial: true, quiet: true };
+        assert_eq!(options.unwrap(), expected);
+        assert_eq!(Options::parse(None).unwrap(), Options::default());
+    }
+
+    #[test]
+    fn unknown_values_are_named() {
+        for query in ["ack=tape", "ack=", "partial=1", "quiet=yes"] {
+            let (name, _) = query.split_once('=').unwrap();
+            let message = Options::parse(Some(query)).unwrap_err().to_string();
+            assert!(message.contains(name), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_never_arrived_is_not_counted() {
+        assert_eq!(Refused::from(Problem::BodyBroken("reset".into())).events, 0);
+        assert_eq!(Refused::from(Problem::BodyTooLarge { limit: 1 }).events, 1);
+    }
+}

@@ -1,0 +1,222 @@
+//! `GET /metrics`: counters, gauges and histograms in the OpenMetrics text format.
+//!
+//! Everything is counted where it happens, by one thread each, and added up here when somebody
+//! asks; so counting costs nothing that could be measured.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use hyper::header::CONTENT_TYPE;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::registry::{Registry, Unit};
+use ringlake_engine::Readiness;
+use ringlake_engine::accounting::Refusal;
+use ringlake_engine::metrics::{BOUNDS_SECONDS, Histogram, Totals};
+use ringlake_engine::status::Status;
+
+use super::App;
+use super::answer::Problem;
+
+const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Answers a scrape.
+pub async fn answer(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let scraped = Arc::clone(&app);
+    let text = app.blocking(|_| write(scraped)).await?;
+    Ok(([(CONTENT_TYPE, CONTENT)], text).into_response())
+}
+
+fn write(app: Arc<App>) -> Result<String, Problem> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape(app)));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)
+        .map_err(|_| Problem::Internal("the metrics cannot be written"))?;
+    Ok(text)
+}
+
+/// One look at everything.
+#[derive(Debug)]
+struct Scrape(Arc<App>);
+
+type Labels<'a> = [(&'static str, &'a str); 1];
+/// No metric of ours carries an example.
+type NoExemplar = Exemplar<[(&'static str, &'static str); 1], f64>;
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let status = self.0.engine.status();
+        let mut writer = Writer(encoder);
+        self.events(&mut writer, &status)?;
+        self.latencies(&mut writer)?;
+        storage(&mut writer, &status)?;
+        let ready = matches!(self.0.engine.readiness(), Readiness::Ready);
+        writer.gauge("ready", "1 when events are accepted durably", u64::from(ready))?;
+        writer.gauge("http_connections", "open connections", self.0.connections() as u64)
+    }
+}
+
+impl Scrape {
+    fn events(&self, writer: &mut Writer<'_>, status: &Status) -> fmt::Result {
+        let accounting = &status.accounting;
+        writer.counter(
+            "events_received",
+            "events that arrived, good or bad",
+            accounting.received,
+        )?;
+        writer.counter("events_ingested", "events made durable", accounting.stored)?;
+        writer.counter("events_duplicate", "events known before", accounting.duplicate)?;
+        let refused = Refusal::ALL.map(|reason| (reason.name(), accounting.refused.of(reason)));
+        writer.counters("events_refused", "events not stored, by reason", "reason", refused)?;
+        writer.gauge(
+            "events_in_flight",
+            "events accepted, not yet durable",
+            accounting.in_flight,
+        )?;
+        let mut by_code = BTreeMap::<&'static str, u64>::new();
+        for shared in &self.0.loops {
+            let errors = shared.validation_errors.lock().unwrap_or_else(PoisonError::into_inner);
+            for (code, count) in errors.iter() {
+                *by_code.entry(code).or_default() += count;
+            }
+        }
+        writer.counters("validation_errors", "refusals of what clients sent", "type", by_code)
+    }
+
+    fn latencies(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let mut ingestion = Totals::default();
+        for shared in &self.0.loops {
+            shared.latency.add_to(&mut ingestion);
+        }
+        let help = "time from a request's head to its answer";
+        writer.histograms("event_ingestion_latency", help, [(None, ingestion)])?;
+        let operations = self.0.engine.operations();
+        let of = |name, histogram: &Histogram| {
+            let mut totals = Totals::default();
+            histogram.add_to(&mut totals);
+            (Some([("operation", name)]), totals)
+        };
+        let help = "time of storage operations: log batch, hot flush, roll, query until first rows";
+        let all = [
+            of("log", &operations.log),
+            of("flush", &operations.flush),
+            of("roll", &operations.roll),
+            of("query", &self.0.queries),
+        ];
+        writer.histograms("db_operations_latency", help, all)
+    }
+}
+
+fn storage(writer: &mut Writer<'_>, status: &Status) -> fmt::Result {
+    let names: Vec<String> = status.shards.iter().map(|shard| shard.shard.to_string()).collect();
+    let per_shard = |value: fn(&ringlake_engine::status::ShardStatus) -> u64| {
+        names.iter().zip(&status.shards).map(move |(name, shard)| (name.as_str(), value(shard)))
+    };
+    let queue = per_shard(|shard| shard.ring_bytes as u64);
+    writer.gauges("event_queue_size", "bytes in the ring, not yet read", "shard", queue)?;
+    let room = per_shard(|shard| shard.ring_capacity as u64);
+    writer.gauges("event_queue_capacity", "size of the ring in bytes", "shard", room)?;
+    let log = per_shard(|shard| shard.log_bytes);
+    writer.gauges("wal_bytes", "size of the log in bytes", "shard", log)?;
+    let segments = per_shard(|shard| shard.log_segments);
+    writer.gauges("wal_segments", "segments of the log", "shard", segments)?;
+    writer.gauge("hot_rows", "rows in memory, not yet in the table", status.hot.rows as u64)?;
+    writer.gauge("hot_tables", "hot tables that queries read", status.hot.tables as u64)?;
+    writer.gauge("lake_version", "version of the Delta table", status.lake.version)?;
+    writer.gauge("lake_files", "live Parquet files", status.lake.files as u64)?;
+    writer.gauge("lake_bytes", "size of the live Parquet files", status.lake.bytes)?;
+    writer.gauge("lake_rows", "rows in the live Parquet files", status.lake.rows)?;
+    writer.counter("events_recovered", "events replayed by the start", status.recovered)?;
+    writer.counter("events_void", "numbers lost with failed batches", status.void)?;
+    writer.counter("quarantined_rows", "rows set aside", status.quarantined.rows)?;
+    let stretches = status.quarantined.stretches;
+    writer.counter("quarantined_stretches", "damaged stretches of log set aside", stretches)
+}
+
+/// Writes families of metrics.
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        encode_counter(&mut encoder, value)
+    }
+
+    fn counters<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, count) in values {
+            let labels: Labels<'_> = [(label, value)];
+            encode_counter(&mut encoder.encode_family(&labels)?, count)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        encoder.encode_gauge(&value)
+    }
+
+    fn gauges<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (value, count) in values {
+            let labels: Labels<'_> = [(label, value)];
+            encoder.encode_family(&labels)?.encode_gauge(&count)?;
+        }
+        Ok(())
+    }
+
+    fn histograms<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Option<Labels<'v>>, Totals)>,
+    ) -> fmt::Result {
+        let seconds = Some(&Unit::Seconds);
+        let mut encoder = self.0.encode_descriptor(name, help, seconds, MetricType::Histogram)?;
+        for (labels, totals) in values {
+            match labels {
+                None => encode_histogram(&mut encoder, &totals)?,
+                Some(labels) => encode_histogram(&mut encoder.encode_family(&labels)?, &totals)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode_counter(encoder: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
+    encoder.encode_counter(&value, None::<&NoExemplar>)
+}
+
+fn encode_histogram(encoder: &mut MetricEncoder<'_>, totals: &Totals) -> fmt::Result {
+    /// The text format calls it +Inf.
+    const UNBOUNDED: f64 = f64::MAX;
+    let bounds = BOUNDS_SECONDS.into_iter().chain([UNBOUNDED]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(totals.buckets).collect();
+    encode_labelled::<[(&str, &str); 0]>(encoder, totals, &buckets)
+}
+
+fn encode_labelled<S: EncodeLabelSet>(
+    encoder: &mut MetricEncoder<'_>,
+    totals: &Totals,
+    buckets: &[(f64, u64)],
+) -> fmt::Result {
+    encoder.encode_histogram::<S>(totals.sum_seconds, totals.count(), buckets, None)
+}

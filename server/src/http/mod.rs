@@ -1,0 +1,67 @@
+//! The server: connections, routes, answers.
+//!
+//! ```text
+//!  accept ──▶ serving loop (one per core) ──▶ ingest, pixel ──▶ ring of the loop
+//!                                        └──▶ router: query, status, metrics, admin
+//! ```
+//!
+//! **Roles.** The control thread accepts connections and listens for signals. A serving loop owns
+//! its connections and one ring producer, and never blocks. What blocks (queries being planned,
+//! rolls, a look at the metrics) runs on the control runtime's pool of threads.
+//!
+//! **Failure.** A panic while one request is handled ends its connection and nothing else.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringlake_engine::Engine;
+use ringlake_engine::metrics::Histogram;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+
+pub mod accept;
+mod admin;
+mod answer;
+mod body;
+mod connection;
+mod cors;
+mod encoding;
+mod guard;
+mod ingest;
+mod metrics;
+mod pixel;
+mod query;
+mod routes;
+pub mod serving_loop;
+mod status;
+
+pub use ingest::now_micros;
+use serving_loop::LoopShared;
+
+/// What every loop and every route can reach.
+#[derive(Debug)]
+pub struct App {
+    /// The engine.
+    pub engine: Engine,
+    /// The configuration.
+    pub config: Config,
+    /// What each loop shows of itself.
+    pub loops: Vec<Arc<LoopShared>>,
+    /// Time from a query's head to its first rows.
+    pub queries: Histogram,
+    /// The control runtime, for its pool of threads that may block.
+    pub control: Handle,
+    /// Cancelled when the server has been asked to stop.
+    pub stopping: CancellationToken,
+    /// When the process began to serve.
+    pub started: Instant,
+}
+
+/// Time that requests in flight get to end after a stop was asked for; the rest of the shutdown
+/// time is the engine's.
+#[must_use]
+pub fn grace(shutdown_timeout: Duration) -> Duration {
+    shutdown_timeout * 2 / 5
+}

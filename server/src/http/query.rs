@@ -1,0 +1,205 @@
+//! `POST /v1/query`: SQL in, a stream of rows out.
+//!
+//! **Guarantees.** An error before the first row is an answer with its own status. An error later
+//! breaks the stream off without its end, so that no client takes a part for the whole. A client
+//! that goes away ends its query.
+//!
+//! **Roles.** Planning and encoding run on the control runtime's pool; the serving loop only passes
+//! bytes on.
+//!
+//! **Memory.** One encoded batch a query, and what the engine keeps ready.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http_body_util::BodyExt;
+use hyper::HeaderMap;
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use ringlake_engine::query::format::{Encoder, Format};
+use ringlake_engine::query::{QueryError, QueryRequest, QueryStream};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::answer::{Problem, chain};
+use super::{App, body};
+
+/// Longest statement with its parameters.
+const BODY_MAX_BYTES: usize = 1 << 20;
+
+/// A query as JSON.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    sql: String,
+    #[serde(default)]
+    params: Vec<Value>,
+}
+
+/// Answers a query.
+pub async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let began = Instant::now();
+    let (head, body) = request.into_parts();
+    let format = wanted_format(&head.headers)?;
+    let wanted = parse(&read(&app, body, &head.headers).await?)?;
+    let planning = Arc::clone(&app);
+    let mut rows = planning
+        .blocking(move |app| {
+            let request = QueryRequest { sql: wanted.sql, params: wanted.params, timeout: None };
+            app.engine.query(request).map_err(failed)
+        })
+        .await?;
+    rows.ready().await.map_err(failed)?;
+    app.queries.observe(began.elapsed());
+
+    let encoder = Encoder::new(format, rows.schema()).map_err(failed)?;
+    let result = Rows { app, rows, encoder: Some(encoder) };
+    let mut response = Response::new(Body::from_stream(stream::unfold(result, next)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// A result on its way out.
+struct Rows {
+    app: Arc<App>,
+    rows: QueryStream,
+    /// `None` once the end has been written or the stream is broken.
+    encoder: Option<Encoder>,
+}
+
+/// The next piece of the body, and what is left.
+async fn next(mut result: Rows) -> Option<(Result<Bytes, QueryError>, Rows)> {
+    loop {
+        let mut encoder = result.encoder.take()?;
+        let batch = match result.rows.next().await {
+            Some(Ok(batch)) => Some(batch),
+            Some(Err(error)) => return Some((Err(broken(error)), result)),
+            None => None,
+        };
+        // A large batch takes milliseconds, which the loop does not have.
+        let encoding = result.app.control.spawn_blocking(move || match batch {
+            Some(batch) => encoder.batch(&batch).map(|bytes| (bytes, Some(encoder))),
+            None => encoder.finish().map(|bytes| (bytes, None)),
+        });
+        let outcome = encoding.await.unwrap_or_else(|_| {
+            Err(QueryError::Failed { message: "encoding the result panicked".into() })
+        });
+        let (bytes, encoder) = match outcome {
+            Ok(encoded) => encoded,
+            Err(error) => return Some((Err(broken(error)), result)),
+        };
+        result.encoder = encoder;
+        if !bytes.is_empty() {
+            return Some((Ok(bytes.into()), result));
+        }
+        // Some formats write nothing for a batch, or nothing at the end.
+    }
+}
+
+/// An error after the answer has begun is only seen in the log.
+fn broken(error: QueryError) -> QueryError {
+    tracing::warn!(error = %chain(&error), "a query ended while its result was being sent");
+    error
+}
+
+/// The details of failures of ours are for the log.
+fn failed(error: QueryError) -> Problem {
+    if let QueryError::Failed { .. } = &error {
+        tracing::error!(error = %chain(&error), "a query failed");
+    }
+    Problem::Query(error)
+}
+
+fn wanted_format(headers: &HeaderMap) -> Result<Format, Problem> {
+    let mut wanted = String::new();
+    for value in headers.get_all(ACCEPT) {
+        if !wanted.is_empty() {
+            wanted.push(',');
+        }
+        wanted.push_str(&String::from_utf8_lossy(value.as_bytes()));
+    }
+    Format::from_accept(&wanted).ok_or(Problem::NotAcceptable)
+}
+
+/// Reads the small body of a query.
+async fn read(app: &App, mut body: Body, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
+    let limit = BODY_MAX_BYTES;
+    let gather = async {
+        body::check_length(headers, limit)?;
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Problem::BodyBroken(error.to_string()))?;
+            let Ok(piece) = frame.into_data() else { continue };
+            if bytes.len() + piece.len() > limit {
+                return Err(Problem::BodyTooLarge { limit });
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    };
+    let timeout = app.config.http.body_timeout;
+    let outcome = tokio::time::timeout(timeout, gather).await;
+    let outcome = outcome.unwrap_or(Err(Problem::BodyTimeout(timeout)));
+    if outcome.is_err() && body::needs_draining(&body, headers) {
+        tokio::task::spawn_local(body::drain(body));
+    }
+    outcome
+}
+
+/// JSON when it looks like JSON, else the statement itself: no SQL begins with a brace.
+fn parse(body: &[u8]) -> Result<Wanted, Problem> {
+    let text = std::str::from_utf8(body)
+        .map_err(|_| Problem::Malformed("the query is not UTF-8".into()))?
+        .trim_start_matches('\u{feff}');
+    let wanted = if text.trim_start().starts_with('{') {
+        serde_json::from_str(text).map_err(|error| {
+            Problem::Malformed(format!("the body is not {{\"sql\",\"params\"}}: {error}"))
+        })?
+    } else {
+        Wanted { sql: text.to_owned(), params: Vec::new() }
+    };
+    if wanted.sql.trim().is_empty() {
+        return Err(Problem::Malformed("there is no query in the body".into()));
+    }
+    Ok(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+    use super::*;
+
+    #[test]
+    fn a_body_is_json_or_the_statement_itself() {
+        let wanted = parse(b" {\"sql\":\"SELECT ?\",\"params\":[1]}").unwrap();
+        assert_eq!((wanted.sql.as_str(), wanted.params.len()), ("SELECT ?", 1));
+        assert_eq!(parse(b"SELECT {'a': 1}").unwrap().sql, "SELECT {'a': 1}");
+    }
+
+    #[test]
+    fn what_is_neither_is_refused() {
+        for body in [&b""[..], b"  \n", b"\xff", b"{\"sql\":1}", b"{\"sql\":\"x\",\"limit\":1}"] {
+            assert!(parse(body).is_err(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn accept_chooses_the_format() {
+        let chosen = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, text.parse().unwrap());
+            wanted_format(&headers).ok()
+        };
+        assert!(matches!(wanted_format(&HeaderMap::new()), Ok(Format::Ndjson)));
+        assert_eq!(chosen("*/*"), Some(Format::Ndjson));
+        assert_eq!(chosen("text/csv"), Some(Format::Csv));
+        assert_eq!(chosen("application/vnd.apache.parquet"), Some(Format::Parquet));
+        assert_eq!(chosen("image/png"), None);
+    }
+}

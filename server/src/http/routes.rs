@@ -1,0 +1,38 @@
+//! The routes that are not ingest, and what all others get.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::routing::{get, post};
+
+use super::answer::Problem;
+use super::{App, admin, metrics, query, status};
+
+/// The router; every loop has its own.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/query", post(query::answer).fallback(only_post))
+        .route("/v1/status", get(status::status).fallback(only_get))
+        .route("/v1/admin/flush", post(admin::flush).fallback(only_post))
+        .route("/v1/admin/roll", post(admin::roll).fallback(only_post))
+        .route("/healthz", get(status::healthz).fallback(only_get))
+        .route("/readyz", get(status::readyz).fallback(only_get))
+        .route("/metrics", get(metrics::answer).fallback(only_get))
+        .fallback(nothing)
+        .with_state(app)
+}
+
+async fn only_post() -> Problem {
+    Problem::Method("POST")
+}
+
+async fn only_get() -> Problem {
+    Problem::Method("GET, HEAD")
+}
+
+async fn nothing(request: Request) -> Problem {
+    /// A path is quoted, but not all of it.
+    const PATH_MAX_CHARS: usize = 64;
+    Problem::NotFound(request.uri().path().chars().take(PATH_MAX_CHARS).collect())
+}

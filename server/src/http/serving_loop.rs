@@ -1,0 +1,255 @@
+//! A serving loop: one thread, one runtime, one ring producer, its share of the connections.
+//!
+//! **Guarantees.** Nothing here waits for a disk, a lock or another loop. A request is decoded
+//! straight into the loop's own ring.
+//!
+//! **Roles.** Everything but [`LoopShared`] stays on the loop's thread; that is written by the loop
+//! and read by whoever looks at the metrics.
+//!
+//! **Failure.** When the server stops, requests that have begun are answered inside the grace
+//! period; connections without one are closed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use ringlake_engine::Ingest;
+use ringlake_engine::ack::Acks;
+use ringlake_engine::metrics::Histogram;
+use ringlake_event::Decoder;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tower_service::Service;
+
+use super::accept::Accepted;
+use super::answer::{Problem, Reply};
+use super::body::Budget;
+use super::connection::{Connection, Streaming};
+use super::{App, grace, guard, ingest, pixel, routes};
+
+/// How often a loop looks for connections that stand still. Their timeouts are rounded up to it.
+const TICK: Duration = Duration::from_secs(1);
+/// When the server stops, a connection without a request gets this long to have one on its way.
+const LAST_CALL: Duration = Duration::from_millis(200);
+/// hyper reads this much of a connection at most before it is taken; larger bodies come in pieces.
+const READ_BUFFER_MAX_BYTES: usize = 256 << 10;
+
+/// What a loop shows of itself to other threads.
+#[derive(Debug, Default)]
+pub struct LoopShared {
+    /// Open connections. Written by the acceptor (up) and the loop (down); may be stale.
+    pub connections: AtomicUsize,
+    /// Time from a request's head to its answer, for requests that carry events.
+    pub latency: Histogram,
+    /// Requests refused for what they carried, by code. Locked only when one is refused.
+    pub validation_errors: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl LoopShared {
+    /// Counts a refusal that is the client's doing.
+    pub fn count_refusal(&self, problem: &Problem) {
+        if let Some(code) = problem.validation_code() {
+            let mut errors = self.validation_errors.lock().unwrap_or_else(PoisonError::into_inner);
+            *errors.entry(code).or_default() += 1;
+        }
+    }
+}
+
+/// The loop's own things.
+pub struct ServingLoop {
+    /// What all loops share.
+    pub app: Arc<App>,
+    /// What this loop shows.
+    pub shared: Arc<LoopShared>,
+    /// The way into the shard.
+    pub ingest: RefCell<Ingest>,
+    /// The decoder and its scratch memory.
+    pub decoder: RefCell<Decoder>,
+    /// The way back: durable or not.
+    pub acks: Acks,
+    /// What bodies may hold together.
+    pub budget: Budget,
+    router: axum::Router,
+    builder: http1::Builder,
+    /// Ticks since the loop began.
+    clock: Rc<Cell<u32>>,
+    connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
+    next_connection: Cell<u64>,
+}
+
+/// Starts the thread of loop `index`. It ends some time after `receiver` has closed.
+///
+/// # Errors
+/// When the thread or its runtime cannot be made.
+pub fn start(
+    index: usize,
+    app: Arc<App>,
+    ingest: Ingest,
+    receiver: mpsc::Receiver<Accepted>,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("loop-{index}")).spawn(move || {
+        let local = LocalSet::new();
+        local.block_on(&runtime, async {
+            let serving = Rc::new(ServingLoop::new(index, app, ingest));
+            serving.run(receiver).await;
+        });
+        // What is left of the tasks holds the ring's producer; it goes with them.
+        drop(local);
+    })
+}
+
+impl ServingLoop {
+    fn new(index: usize, app: Arc<App>, ingest: Ingest) -> Self {
+        let http = &app.config.http;
+        let mut builder = http1::Builder::new();
+        builder
+            .pipeline_flush(true)
+            .max_header_size(http.head_max_bytes)
+            .max_buf_size(READ_BUFFER_MAX_BYTES.max(2 * http.head_max_bytes));
+        Self {
+            shared: Arc::clone(&app.loops[index]),
+            acks: ingest.acks(),
+            ingest: RefCell::new(ingest),
+            decoder: RefCell::default(),
+            budget: Budget::new(http.bodies_max_bytes / app.loops.len().max(1)),
+            router: routes::router(Arc::clone(&app)),
+            builder,
+            clock: Rc::default(),
+            connections: RefCell::default(),
+            next_connection: Cell::new(0),
+            app,
+        }
+    }
+
+    async fn run(self: Rc<Self>, mut receiver: mpsc::Receiver<Accepted>) {
+        tokio::task::spawn_local(self.acks.clone().drive());
+        let sweeper = tokio::task::spawn_local(Rc::clone(&self).sweep());
+        while let Some(accepted) = receiver.recv().await {
+            let serving = Rc::clone(&self);
+            tokio::task::spawn_local(async move { serving.serve(accepted).await });
+        }
+        self.close().await;
+        sweeper.abort();
+    }
+
+    /// Serves one connection until it ends.
+    async fn serve(self: Rc<Self>, accepted: Accepted) {
+        let connection = Rc::new(Connection::new(Rc::clone(&self.clock)));
+        let open = Open::enter(&self, &connection);
+        if let Ok(stream) = tokio::net::TcpStream::from_std(accepted.stream) {
+            let (serving, state) = (&self, &connection);
+            let service = service_fn(move |request| async move {
+                Ok::<_, Infallible>(serving.answer(state, request).await)
+            });
+            connection.serve(&self.builder, stream, service).await;
+        }
+        drop(open);
+        drop(accepted.place);
+    }
+
+    /// Answers one request.
+    async fn answer(&self, connection: &Rc<Connection>, request: Request<Incoming>) -> Reply {
+        connection.working();
+        let reply = match request.uri().path() {
+            ingest::PATH => ingest::answer(self, request).await,
+            pixel::PATH => pixel::answer(self, request).await,
+            _ => self.route(connection, request).await,
+        };
+        connection.waiting();
+        reply
+    }
+
+    /// Everything that is not ingest.
+    async fn route(&self, connection: &Rc<Connection>, request: Request<Incoming>) -> Reply {
+        const OPEN_MODE: bool = true;
+        if let Err(problem) = guard::check(request.headers(), request.uri(), OPEN_MODE) {
+            return problem.reply();
+        }
+        // A router answers problems as answers; it has no errors.
+        let response: Response<_> = match self.router.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        response
+            .map(|body| http_body_util::Either::Right(Streaming::new(body, Rc::clone(connection))))
+    }
+
+    /// Counts the time from `began` to an answer.
+    pub fn observe(&self, began: Instant) {
+        self.shared.latency.observe(began.elapsed());
+    }
+
+    /// Drops connections that stand still.
+    async fn sweep(self: Rc<Self>) {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let limit = self.app.config.http.idle_timeout.as_millis().div_ceil(TICK.as_millis());
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        loop {
+            interval.tick().await;
+            self.clock.set(self.clock.get().wrapping_add(1));
+            for connection in self.open_connections() {
+                if connection.is_stuck(limit) {
+                    connection.abort();
+                }
+            }
+        }
+    }
+
+    /// Ends all connections: those in the middle of a request when it is answered, the others
+    /// after a last call, all of them when the grace period is over.
+    async fn close(&self) {
+        let until = Instant::now() + grace(self.app.config.shutdown_timeout);
+        let last_call = Instant::now() + LAST_CALL;
+        for connection in self.open_connections() {
+            connection.finish();
+        }
+        while !self.connections.borrow().is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let now = Instant::now();
+            for connection in self.open_connections() {
+                if now >= until || (now >= last_call && connection.is_idle()) {
+                    connection.abort();
+                }
+            }
+        }
+    }
+
+    fn open_connections(&self) -> Vec<Rc<Connection>> {
+        self.connections.borrow().values().cloned().collect()
+    }
+}
+
+/// A connection's entry in the loop's list; leaves it when dropped, also by a panic.
+struct Open<'a> {
+    serving: &'a ServingLoop,
+    id: u64,
+}
+
+impl<'a> Open<'a> {
+    fn enter(serving: &'a ServingLoop, connection: &Rc<Connection>) -> Self {
+        let id = serving.next_connection.get();
+        serving.next_connection.set(id + 1);
+        serving.connections.borrow_mut().insert(id, Rc::clone(connection));
+        Self { serving, id }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.serving.connections.borrow_mut().remove(&self.id);
+        // Relaxed: statistics; see `accept::hand_over`.
+        self.serving.shared.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}

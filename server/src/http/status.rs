@@ -1,0 +1,77 @@
+//! How the server is: alive, ready, and in numbers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::State;
+use ringlake_engine::Readiness;
+use serde_json::{Value, json};
+
+use super::App;
+use super::answer::Problem;
+
+/// `GET /healthz`: the process answers.
+pub async fn healthz() -> Json<Value> {
+    Json(json!({ "status": "alive" }))
+}
+
+/// `GET /readyz`: events are accepted and can be made durable.
+pub async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
+    if app.stopping.is_cancelled() {
+        return Err(Problem::ShuttingDown);
+    }
+    match app.engine.readiness() {
+        Readiness::Ready => Ok(Json(json!({ "status": "ready" }))),
+        Readiness::NotReady { reason } => Err(Problem::NotReady(reason)),
+    }
+}
+
+/// `GET /v1/status`: everything countable.
+pub async fn status(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
+    app.blocking(|app| {
+        let engine = serde_json::to_value(app.engine.status())
+            .map_err(|_| Problem::Internal("the status cannot be written as JSON"))?;
+        let mut status = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": app.started.elapsed().as_secs(),
+            "ready": matches!(app.engine.readiness(), Readiness::Ready),
+            "connections": app.connections(),
+        });
+        if let (Some(status), Value::Object(engine)) = (status.as_object_mut(), engine) {
+            status.extend(engine);
+        }
+        Ok(Json(status))
+    })
+    .await
+}
+
+impl App {
+    /// Why events are not accepted, as an answer.
+    pub fn not_ready(&self) -> Problem {
+        match self.engine.readiness() {
+            Readiness::NotReady { reason } => Problem::NotReady(reason),
+            // It became ready between two looks.
+            Readiness::Ready => Problem::NotReady("starting".into()),
+        }
+    }
+
+    /// Open connections of all loops.
+    pub fn connections(&self) -> usize {
+        // Relaxed: statistics.
+        self.loops.iter().map(|shared| shared.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Runs `work` where blocking hurts nobody.
+    ///
+    /// # Errors
+    /// What `work` says, or [`Problem::Internal`] when it panics.
+    pub async fn blocking<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let control = self.control.clone();
+        let outcome = control.spawn_blocking(move || work(&self)).await;
+        outcome.unwrap_or(Err(Problem::Internal("a task did not end")))
+    }
+}

@@ -1,0 +1,344 @@
+//! What the tests of the whole program share: a server as a child process, and a client that also
+//! sends what no decent client would.
+
+#![allow(clippy::unwrap_used, dead_code, reason = "a failed test should panic; not all use all")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Longer than anything here may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under test.
+pub fn ringlake() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlake"));
+    // Nobody's environment but the test's own decides.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGLAKE_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    ringlake().args(arguments).output().unwrap()
+}
+
+/// Runs the program with `input` on its standard input.
+pub fn run_with_input(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = ringlake()
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        // The program may end before it has read everything.
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    pub data: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+    log: std::thread::JoinHandle<String>,
+}
+
+impl Server {
+    /// A server on an empty directory of its own.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same, with environment variables.
+    pub fn with(variables: &[(&str, &str)]) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let data = temporary.path().join("data");
+        Self { _temporary: Some(temporary), ..Self::on(&data, variables) }
+    }
+
+    /// A server on `data`, ready to accept events.
+    pub fn on(data: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut child = ringlake()
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .envs(variables.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let (sender, address) = channel();
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if let Some((_, rest)) = line.split_once("listening on http://") {
+                    let address = rest.split_whitespace().next().unwrap().parse().unwrap();
+                    let _ = sender.send(address);
+                }
+                log.push_str(&line);
+                log.push('\n');
+            }
+            log
+        });
+        let address: SocketAddr = address.recv_timeout(PATIENCE).expect("the server starts");
+        let server =
+            Self { child, address, data: data.to_owned(), _temporary: None, log };
+        let until = Instant::now() + PATIENCE;
+        while server.get("/readyz").status != 200 {
+            assert!(Instant::now() < until, "the server becomes ready");
+            std::thread::yield_now();
+        }
+        server
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn connect(&self) -> Connection {
+        Connection::new(self.address)
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.connect().request("GET", path, &[], b"")
+    }
+
+    pub fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.connect().request("POST", path, &[], body.as_ref())
+    }
+
+    /// The rows of a query, over everything accepted so far.
+    pub fn query(&self, sql: &str) -> Vec<Value> {
+        assert_eq!(self.post("/v1/admin/flush", b"").status, 200);
+        let answer = self.post("/v1/query", sql);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.complete);
+        answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The number of stored events.
+    pub fn count(&self) -> u64 {
+        self.query("SELECT count(*) AS n FROM events")[0]["n"].as_u64().unwrap()
+    }
+
+    pub fn status(&self) -> Value {
+        self.get("/v1/status").json()
+    }
+
+    /// Checks that every event received is accounted for; gives the accounting.
+    pub fn accounting(&self) -> Value {
+        let accounting = self.status()["accounting"].clone();
+        let of = |name: &str| accounting[name].as_u64().unwrap();
+        let refused = accounting["refused"].as_object().unwrap().values();
+        let refused: u64 = refused.map(|count| count.as_u64().unwrap()).sum();
+        let sum = of("stored") + of("duplicate") + refused + of("in_flight");
+        assert_eq!(of("received"), sum, "{accounting}");
+        accounting
+    }
+
+    /// Peak resident memory in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until the server has ended; gives how, and what it logged.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let until = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < until, "the server ends");
+            std::thread::yield_now();
+        };
+        let log = std::mem::replace(&mut self.log, std::thread::spawn(String::new));
+        (status, log.join().unwrap())
+    }
+
+    /// Stops the server in order.
+    pub fn stop(self) -> (ExitStatus, String) {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An answer as it came over the wire.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// Whether the body ended as it should: all of its length, or its last chunk.
+    pub complete: bool,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> String {
+        text(&self.body)
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error} in {}: {}", self.status, self.text()))
+    }
+
+    /// The `error` object that every refusal has.
+    pub fn error(&self) -> Value {
+        let error = self.json()["error"].clone();
+        assert!(error["code"].is_string(), "{}", self.text());
+        assert!(!error["message"].as_str().unwrap().is_empty(), "{}", self.text());
+        error
+    }
+}
+
+/// One kept-alive connection.
+pub struct Connection {
+    pub stream: BufReader<TcpStream>,
+    address: SocketAddr,
+}
+
+impl Connection {
+    pub fn new(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { stream: BufReader::new(stream), address }
+    }
+
+    /// Sends bytes as they are. False when the server does not take them any more.
+    pub fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.get_mut().write_all(bytes).is_ok()
+    }
+
+    pub fn shut_down(&mut self, how: Shutdown) {
+        self.stream.get_mut().shutdown(how).unwrap();
+    }
+
+    pub fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut head = format!("{method} {path} HTTP/1.1\r\n");
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            head.push_str(&format!("Host: {}\r\n", self.address));
+        }
+        if !body.is_empty() || method == "POST" {
+            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(body);
+        self.send(&bytes);
+        self.answer(method == "HEAD")
+    }
+
+    /// Reads one answer.
+    pub fn answer(&mut self, is_head: bool) -> Answer {
+        let status_line = self.line();
+        let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("an answer, not {status_line:?}"));
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line();
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(':').unwrap();
+            headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+        if status == 100 {
+            return self.answer(is_head);
+        }
+        let mut answer = Answer { status, headers, body: Vec::new(), complete: true };
+        if is_head || status == 204 {
+            return answer;
+        }
+        if answer.header("transfer-encoding").is_some() {
+            answer.complete = self.chunks(&mut answer.body);
+        } else {
+            let length = answer.header("content-length").unwrap().parse().unwrap();
+            answer.body.resize(length, 0);
+            answer.complete = self.stream.read_exact(&mut answer.body).is_ok();
+        }
+        answer
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn chunks(&mut self, body: &mut Vec<u8>) -> bool {
+        loop {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line).unwrap_or(0) == 0 {
+                return false;
+            }
+            let Ok(size) = usize::from_str_radix(line.trim(), 16) else { return false };
+            let start = body.len();
+            body.resize(start + size, 0);
+            let mut end = [0; 2];
+            if self.stream.read_exact(&mut body[start..]).is_err()
+                || self.stream.read_exact(&mut end).is_err()
+            {
+                return false;
+            }
+            if size == 0 {
+                return true;
+            }
+        }
+    }
+
+    /// Whether the server has closed the connection (waits for it).
+    pub fn is_closed(&mut self) -> bool {
+        matches!(self.stream.fill_buf(), Ok([]) | Err(_))
+    }
+}
