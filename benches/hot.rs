@@ -6,7 +6,9 @@
 
 mod support;
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringlake_engine::config::DuckDbConfig;
 use ringlake_engine::hot::{Database, HotAppender, rows_of};
 
@@ -14,11 +16,11 @@ fn append(criterion: &mut Criterion) {
     let scratch = tempfile::tempdir().expect("there is room for a scratch directory");
     let database = Database::open(&DuckDbConfig::default(), scratch.path(), scratch.path())
         .expect("the settings are the defaults");
-    let appender = HotAppender::new(database.connect().expect("the database is open"));
+    let mut appender = HotAppender::new(&database).expect("the database is open");
     let mut group = criterion.benchmark_group("hot_append");
     group.sample_size(10);
     for rows in [4_096_usize, 16_384, 49_152, 122_880, 131_072] {
-        let batches = [support::batch(rows, 1)];
+        let batches = support::batches(rows);
         let columns = rows_of("0123456789ab", &batches).expect("the schema is the log's");
         appender.create("hot_1").expect("the table is new");
         appender.append("hot_1", &columns).expect("the rows fit the table");
@@ -26,14 +28,17 @@ fn append(criterion: &mut Criterion) {
         appender.drop_table("hot_1").expect("the table is there");
         group.throughput(Throughput::Elements(rows as u64));
         group.bench_function(rows.to_string(), |bencher| {
-            bencher.iter_batched(
-                || appender.create("hot_1").expect("the table is new"),
-                |()| {
+            bencher.iter_custom(|rounds| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..rounds {
+                    appender.create("hot_1").expect("the table is new");
+                    let began = Instant::now();
                     appender.append("hot_1", &columns).expect("the rows fit the table");
+                    spent += began.elapsed();
                     appender.drop_table("hot_1").expect("the table is there");
-                },
-                BatchSize::PerIteration,
-            );
+                }
+                spent
+            });
         });
         group.bench_function(format!("{rows}_columns_only"), |bencher| {
             bencher.iter(|| rows_of("0123456789ab", &batches).expect("the schema is the log's"));

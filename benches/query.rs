@@ -17,7 +17,8 @@ use ringlake_engine::query::{Pool, QueryRequest, QueryStream};
 use ringlake_engine::snapshot::{HotTable, Snapshot};
 
 const ROWS: usize = 1_000_000;
-const BATCH: usize = 125_000;
+/// Rows of one append; a generated request holds no more.
+const BATCH: usize = 50_000;
 
 /// A pool over a hot table of a million events.
 struct Bench {

@@ -37,3 +37,15 @@ pub fn batch(events: usize, first: i64) -> LogBatch {
     assert_eq!(batch.num_rows(), events);
     LogBatch { shard: 0, first, batch, bytes, durable: std::time::Instant::now() }
 }
+
+/// `rows` generated events in batches of at most 8,192, as the shards make them.
+#[allow(dead_code, reason = "only the hot bench needs many batches")]
+pub fn batches(rows: usize) -> Vec<LogBatch> {
+    (0..rows)
+        .step_by(8_192)
+        .map(|start| {
+            let first = i64::try_from(start).expect("a bench is small") + 1;
+            batch(8_192.min(rows - start), first)
+        })
+        .collect()
+}

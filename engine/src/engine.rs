@@ -144,7 +144,7 @@ impl Engine {
 
         let (unused_sender, unused) = unbounded();
         let first = Arc::new(HotTable::new("hot_1".into(), unused_sender.clone()));
-        let appender = HotAppender::new(connect()?);
+        let appender = HotAppender::new(&database)?;
         appender
             .create(&first.name)
             .map_err(|source| Error::DuckDb { action: "create the first hot table", source })?;

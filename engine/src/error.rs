@@ -47,6 +47,15 @@ pub enum Error {
         #[source]
         source: duckdb::Error,
     },
+    /// DuckDB's C interface refused something.
+    #[error("cannot {action} in DuckDB")]
+    Append {
+        /// What was tried, as a verb phrase.
+        action: &'static str,
+        /// DuckDB's reason.
+        #[source]
+        source: crate::hot::Refused,
+    },
     /// Arrow refused something.
     #[error("cannot {action}")]
     Arrow {

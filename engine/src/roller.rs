@@ -22,7 +22,7 @@ use duckdb::Connection;
 
 use crate::error::{Error, chain};
 use crate::hot::{FlusherState, Sealed, ToRoller};
-use crate::lake::{CommitOutcome, Location, NewFile, ShardSequence, Table, write_table};
+use crate::lake::{Location, NewFile, ShardSequence, Table, write_table};
 use crate::metrics::Operations;
 use crate::shard::ShardState;
 use crate::snapshot::{Snapshot, Snapshots};
@@ -87,9 +87,10 @@ impl Roller {
     /// False when it was told to give up.
     fn roll_until_done(&mut self, sealed: Sealed) -> bool {
         let mut pause = FIRST_PAUSE;
+        let mut files = None;
         loop {
             let began = Instant::now();
-            match self.roll(&sealed) {
+            match self.roll(&sealed, &mut files) {
                 Ok(()) => {
                     self.operations.roll.observe(began.elapsed());
                     self.state.set_problem(None);
@@ -113,21 +114,29 @@ impl Roller {
         }
     }
 
-    fn roll(&mut self, sealed: &Sealed) -> Result<(), Error> {
+    /// Does what is still missing of the roll; `files` are those that an earlier try has written.
+    fn roll(&mut self, sealed: &Sealed, files: &mut Option<Vec<NewFile>>) -> Result<(), Error> {
         let began = Instant::now();
-        let files = write_table(&self.connection, &sealed.table.name, &self.location, &self.node)?;
-        let written = began.elapsed();
-        check_rows(&files, sealed)?;
+        if files.is_none() {
+            let written =
+                write_table(&self.connection, &sealed.table.name, &self.location, &self.node)?;
+            check_rows(&written, sealed)?;
+            *files = Some(written);
+        }
+        let files = files.as_deref().unwrap_or_default();
+        let write_ms = began.elapsed().as_millis();
         let sequences: Vec<ShardSequence> = sealed
             .sequences
             .iter()
             .map(|&(shard, last)| ShardSequence { shard, previous: self.committed(shard), last })
             .filter(|sequence| sequence.last > sequence.previous)
             .collect();
-        let outcome = self.table.commit(&files, &sequences)?;
-        if matches!(outcome, CommitOutcome::AlreadyCommitted { .. }) {
-            // An earlier try of this roll went through although it looked failed.
-            self.table.discard(&files)?;
+        // Nothing is left to commit when only publishing failed the last time.
+        if !sequences.is_empty() {
+            // The same files are offered again after an error, so that a commit that went through
+            // without our knowing is recognised by its numbers and adds nothing.
+            let outcome = self.table.commit(files, &sequences)?;
+            tracing::debug!(?outcome, "committed");
         }
         for sequence in &sequences {
             self.committed.insert(sequence.shard, sequence.last);
@@ -139,7 +148,7 @@ impl Roller {
             rows = sealed.rows,
             files = files.len(),
             version = self.table.version(),
-            write_ms = written.as_millis(),
+            write_ms,
             total_ms = began.elapsed().as_millis(),
             "rolled"
         );

@@ -61,7 +61,9 @@ pub struct Place {
 #[derive(Debug, Args)]
 #[command(
     after_help = "While no key exists the server is open, and therefore listens on loopback \
-addresses only.\nSIGTERM and SIGINT stop it in order; a second one stops it at once."
+addresses only.\nSIGTERM and SIGINT stop it in order; a second one stops it at once.\n\
+--help lists the keys of the configuration file.",
+    after_long_help = crate::config::help()
 )]
 pub struct Serve {
     /// Where the data lies.

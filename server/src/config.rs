@@ -8,6 +8,7 @@
 //! list of keys; [`raw`] mirrors it for serde.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::cli::{Ack, LogFormat, Place, Serve};
 mod keys;
 mod raw;
 
-pub use keys::{KEYS, Kind};
+pub use keys::{KEYS, Kind, help};
 use raw::Raw;
 
 /// The data directory when nobody names one.
@@ -49,6 +50,17 @@ pub enum Origin {
     Environment(String),
     /// The command line.
     Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => write!(formatter, "default"),
+            Self::File(path) => write!(formatter, "file {}", path.display()),
+            Self::Environment(name) => write!(formatter, "environment variable {name}"),
+            Self::Flag(name) => write!(formatter, "flag {name}"),
+        }
+    }
 }
 
 /// Everything that can be configured, with legal values.
@@ -138,6 +150,13 @@ impl Config {
     #[must_use]
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+
+    /// The keys that somebody has set, and where.
+    pub fn set_keys(&self) -> impl Iterator<Item = (&'static str, &Origin)> {
+        KEYS.iter()
+            .map(|key| (key.name, self.origin(key.name)))
+            .filter(|(_, origin)| **origin != Origin::Default)
     }
 
     fn load(

@@ -17,7 +17,7 @@
 
 use crate::draft::Draft;
 use crate::error::{DecodeError, ErrorKind, Fault, Rejection, Scan};
-use crate::json::{Keys, Scanner};
+use crate::json::{Scanner, Scratch};
 use crate::model::{Limits, Mode, Request, TENANT_MAX_BYTES};
 use crate::record::{RecordWriter, record_bound};
 
@@ -32,7 +32,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// to the heads of the fullest request (at most 74 bytes an event).
 #[derive(Debug, Default)]
 pub struct Decoder {
-    keys: Keys,
+    scratch: Scratch,
     draft: Draft,
     heads: Vec<u8>,
 }
@@ -98,7 +98,7 @@ impl Decoder {
         let tenant = request.tenant.of_request();
         let record =
             RecordWriter::new(out, &mut self.heads, request.received_at, request.source, tenant);
-        let scanner = Scanner::new(body, limits, mode, &mut self.keys);
+        let scanner = Scanner::new(body, limits, mode, &mut self.scratch);
         let mut run = Run {
             scanner,
             draft: &mut self.draft,
@@ -154,7 +154,7 @@ fn check_lengths(body: &[u8], request: &Request<'_>) -> Scan<()> {
     let tenant_len = request.tenant.of_request().len();
     if tenant_len > TENANT_MAX_BYTES {
         let message = format!(
-            "the key's tenant has {tenant_len} bytes, more than the limit of {TENANT_MAX_BYTES} bytes"
+            "the key's tenant of {tenant_len} bytes is over the limit of {TENANT_MAX_BYTES} bytes"
         );
         return Err(Fault::new(ErrorKind::Forbidden, 0, message));
     }

@@ -62,7 +62,7 @@ impl Draft {
     fn member(&mut self, scanner: &mut Scanner<'_>) -> Scan<()> {
         let start = scanner.at;
         let name = scanner.name()?;
-        let known = if name.escaped {
+        let known = if name.escaped() {
             Field::named(scanner.plain(name))
         } else {
             Field::named(name.raw(scanner.body))
@@ -115,8 +115,7 @@ impl Draft {
                 } else {
                     scanner.value()?;
                 }
-                let (start, end) = (narrow(start), narrow(scanner.at));
-                self.set(field, Text { start, end, escaped: false });
+                self.set(field, Text::new(start, scanner.at, false));
                 Ok(())
             }
             Some(b'n') => scanner.literal("null"),
@@ -131,7 +130,7 @@ impl Draft {
         let micros = match scanner.peek() {
             Some(b'"') => {
                 let text = scanner.string()?;
-                if text.escaped {
+                if text.escaped() {
                     time::parse_rfc3339(scanner.plain(text))
                 } else {
                     time::parse_rfc3339(text.raw(scanner.body))
@@ -185,7 +184,7 @@ impl Draft {
     /// Whether the event's own `tenant` is `owner`.
     fn names_owner(&mut self, body: &[u8], owner: &str) -> bool {
         let text = self.texts[Field::Tenant.place()];
-        if !text.escaped {
+        if !text.escaped() {
             return text.raw(body) == owner.as_bytes();
         }
         self.tenant.clear();
@@ -242,7 +241,7 @@ impl Draft {
     fn copy(&self, place: usize, body: &[u8], out: &mut [u8]) -> usize {
         let text = self.texts[place];
         let raw = text.raw(body);
-        if text.escaped {
+        if text.escaped() {
             return unescape_into(raw, out);
         }
         out.copy_from_slice(raw);

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use crate::decode::{Decoded, Decoder};
 use crate::error::DecodeError;
-use crate::json::{Keys, Scanner, push_escaped};
+use crate::json::{Scanner, Scratch, push_escaped};
 use crate::model::{Field, Limits, Mode, Request};
 use crate::record::record_bound;
 
@@ -70,9 +70,9 @@ pub fn encode_pairs<'a>(
 ///
 /// Faults that leave the syntax intact do not matter: the decoder finds them again and names them.
 fn is_value(text: &str) -> bool {
-    let mut keys = Keys::default();
+    let mut scratch = Scratch::default();
     let limits = Limits::default();
-    let mut scanner = Scanner::new(text.as_bytes(), &limits, Mode::Partial, &mut keys);
+    let mut scanner = Scanner::new(text.as_bytes(), &limits, Mode::Partial, &mut scratch);
     scanner.begin_event();
     scanner.value().is_ok() && scanner.at == text.len()
 }

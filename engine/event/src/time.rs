@@ -23,8 +23,9 @@ pub const MIN_MICROS: i64 = -62_135_596_800 * MICROS_PER_SECOND;
 pub const MAX_MICROS: i64 = 253_402_300_800 * MICROS_PER_SECOND - 1;
 
 /// What an answer says about the accepted forms.
-pub(crate) const FORMS: &str = "an RFC 3339 time such as 2026-01-31T12:00:00.5Z, or an epoch number in seconds \
-    (below 1e11), milliseconds (below 1e14) or microseconds (below 1e17), in the years 1 to 9999";
+pub(crate) const FORMS: &str = "an RFC 3339 time such as 2026-01-31T12:00:00.5Z, or an epoch \
+    number in seconds (below 1e11), milliseconds (below 1e14) or microseconds (below 1e17), in the \
+    years 1 to 9999";
 
 /// Microseconds since 1970 UTC of an RFC 3339 time, or none when it is malformed or out of range.
 #[must_use]
@@ -356,15 +357,33 @@ mod tests {
         }
 
         #[test]
-        fn a_text_of_whole_microseconds_comes_back(
-            second in -62_135_596_800_i64..253_402_300_800,
-            micros in 0_i64..1_000_000,
+        fn clock_fraction_and_offset_add_up(
+            clock in (0..24_i64, 0..60_i64, 0..61_i64),
+            micros in 0..1_000_000_i64,
+            east in any::<bool>(),
+            offset in (0..24_i64, 0..60_i64),
         ) {
-            // Epoch seconds and RFC 3339 of the same instant agree.
+            let (hour, minute, second) = clock;
+            let sign = if east { '+' } else { '-' };
+            let offset_text = format!("{sign}{:02}:{:02}", offset.0, offset.1);
+            let text =
+                format!("2026-01-01T{hour:02}:{minute:02}:{second:02}.{micros:06}{offset_text}");
+            let east_seconds = (offset.0 * 60 + offset.1) * if east { 60 } else { -60 };
+            let seconds = (hour * 60 + minute) * 60 + second - east_seconds;
+            let expected = NEW_YEAR + seconds * MICROS_PER_SECOND + micros;
+            prop_assert_eq!(parse_rfc3339(text.as_bytes()), Some(expected));
+        }
+
+        #[test]
+        fn an_epoch_number_is_read_digit_by_digit(
+            second in 0..100_000_000_000_i64,
+            micros in 0..1_000_000_i64,
+        ) {
+            let expected = second * MICROS_PER_SECOND + micros;
             let text = format!("{second}.{micros:06}");
-            if second.abs() < 100_000_000_000 && second >= 0 {
-                prop_assert_eq!(parse_epoch(text.as_bytes()), Some(second * MICROS_PER_SECOND + micros));
-            }
+            prop_assert_eq!(parse_epoch(text.as_bytes()), Some(expected));
+            let shifted = format!("{expected}e-6");
+            prop_assert_eq!(parse_epoch(shifted.as_bytes()), Some(expected));
         }
     }
 }

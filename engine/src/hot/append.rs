@@ -10,7 +10,9 @@ use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
 use duckdb::Connection;
 
-use super::LogBatch;
+use super::ffi::{ChunkAppender, Refused};
+use super::{Database, LogBatch};
+use crate::error::Error;
 use crate::log::log_schema;
 use crate::schema::{hot_schema, hot_table_columns};
 
@@ -53,17 +55,26 @@ pub fn rows_of(node: &str, batches: &[LogBatch]) -> Result<RecordBatch, ArrowErr
     RecordBatch::try_new(hot_schema(), columns)
 }
 
-/// Creates, appends to and drops hot tables. Belongs to the thread that owns its connection.
+/// Creates, appends to and drops hot tables. Belongs to one thread.
 #[derive(Debug)]
 pub struct HotAppender {
     connection: Connection,
+    chunks: ChunkAppender,
 }
 
 impl HotAppender {
-    /// An appender over `connection`, which nobody else uses.
-    #[must_use]
-    pub fn new(connection: Connection) -> Self {
-        Self { connection }
+    /// An appender with connections of its own.
+    ///
+    /// # Errors
+    /// When DuckDB makes no connection.
+    pub fn new(database: &Database) -> Result<Self, Error> {
+        let connection = database
+            .connect()
+            .map_err(|source| Error::DuckDb { action: "open a connection", source })?;
+        let chunks = database
+            .chunk_appender()
+            .map_err(|source| Error::Append { action: "set up the appender", source })?;
+        Ok(Self { connection, chunks })
     }
 
     /// Creates the empty table `name`.
@@ -87,10 +98,8 @@ impl HotAppender {
     ///
     /// # Errors
     /// DuckDB's; the table is as before then.
-    pub fn append(&self, name: &str, rows: &RecordBatch) -> duckdb::Result<()> {
-        let mut appender = self.connection.appender(name)?;
-        appender.append_record_batch(rows.clone())?;
-        appender.flush()
+    pub fn append(&mut self, name: &str, rows: &RecordBatch) -> Result<(), Refused> {
+        self.chunks.append(name, rows)
     }
 
     /// Number of rows in table `name`.
@@ -104,12 +113,95 @@ impl HotAppender {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+
+    use ringlake_event::{Decoder, Limits, Mode, Record, Request, Source, Tenant, record_bound};
+
     use super::*;
+    use crate::config::DuckDbConfig;
     use crate::schema::COLUMNS;
+    use crate::shard::BatchBuilder;
 
     #[test]
     fn received_at_stands_where_the_append_looks_for_it() {
         assert_eq!(log_schema().field(RECEIVED_AT).name(), "received_at");
         assert_eq!(log_schema().fields().len() + 3, COLUMNS.len());
+    }
+
+    fn logged(first: i64, lines: &[String]) -> LogBatch {
+        let body = lines.join("\n");
+        let request = Request {
+            received_at: 1_795_000_000_000_000,
+            source: Source::Events,
+            tenant: Tenant::Open,
+            correct_clock: true,
+        };
+        let mut record = vec![0; record_bound(body.len())];
+        let decoded = Decoder::new()
+            .decode(body.as_bytes(), &request, &Limits::default(), Mode::Whole, &mut record)
+            .unwrap();
+        let mut builder = BatchBuilder::new();
+        builder.append(&Record::parse(&record[..decoded.record_len]).unwrap());
+        let (batch, bytes) = builder.finish();
+        LogBatch { shard: 3, first, batch, bytes, durable: std::time::Instant::now() }
+    }
+
+    fn appender() -> (tempfile::TempDir, HotAppender) {
+        let scratch = tempfile::tempdir().unwrap();
+        let database =
+            Database::open(&DuckDbConfig::default(), scratch.path(), scratch.path()).unwrap();
+        let appender = HotAppender::new(&database).unwrap();
+        appender.create("hot_1").unwrap();
+        (scratch, appender)
+    }
+
+    /// Values, nulls and lengths around DuckDB's 12 inlined bytes and its vector of 2,048 rows.
+    #[test]
+    fn every_value_arrives_as_it_was_whatever_the_chunk() {
+        let (_scratch, mut appender) = appender();
+        let line = |number: usize| {
+            let text = "ä".repeat(number % 15);
+            let when = 1_700_000_000 + number;
+            match number % 3 {
+                0 => format!(r#"{{"event":"e{number}","user_id":"{text}"}}"#),
+                1 => format!(r#"{{"event":"e{number}","url":"{text}","timestamp":{when}}}"#),
+                _ => format!(r#"{{"event":"e{number}","properties":{{"n":{number}}}}}"#),
+            }
+        };
+        let lines: Vec<String> = (1..=5_000).map(line).collect();
+        let batches = [logged(1, &lines[..1_000]), logged(1_001, &lines[1_000..])];
+        let rows = rows_of("0123456789ab", &batches).unwrap();
+        appender.append("hot_1", &rows).unwrap();
+        let wrong: u64 = appender
+            .connection
+            .query_row(
+                r#"SELECT count(*) FROM hot_1 WHERE event <> 'e' || sequence OR shard <> 3
+                   OR node <> '0123456789ab' OR "date" <> received_at::DATE
+                   OR user_id IS DISTINCT FROM
+                      CASE sequence % 3 WHEN 0 THEN repeat('ä', (sequence % 15)::INT) END
+                   OR url IS DISTINCT FROM
+                      CASE sequence % 3 WHEN 1 THEN repeat('ä', (sequence % 15)::INT) END
+                   OR timestamp <> CASE sequence % 3
+                      WHEN 1 THEN make_timestamp((1700000000 + sequence) * 1000000)
+                      ELSE received_at END
+                   OR properties IS DISTINCT FROM
+                      CASE sequence % 3 WHEN 2 THEN '{"n":' || sequence || '}' END"#,
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!((appender.count("hot_1").unwrap(), wrong), (5_000, 0));
+    }
+
+    #[test]
+    fn a_refused_append_leaves_the_table_as_it_was_and_the_appender_usable() {
+        let (_scratch, mut appender) = appender();
+        let rows = rows_of("0123456789ab", &[logged(1, &[r#"{"event":"a"}"#.into()])]).unwrap();
+        assert!(appender.append("hot_9", &rows).is_err());
+        let narrow = rows.project(&[0, 1]).unwrap();
+        assert!(appender.append("hot_1", &narrow).is_err());
+        assert_eq!(appender.count("hot_1").unwrap(), 0);
+        appender.append("hot_1", &rows).unwrap();
+        assert_eq!(appender.count("hot_1").unwrap(), 1);
     }
 }

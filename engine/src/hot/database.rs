@@ -5,18 +5,19 @@
 //! extensions are never loaded or installed.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use duckdb::Connection;
 
+use super::ffi::{ChunkAppender, RawDatabase, Refused};
 use crate::config::DuckDbConfig;
 use crate::error::Error;
+use crate::schema::hot_schema;
 
-/// An open database; connections are cloned from it.
+/// An open database; connections are made from it.
 #[derive(Debug)]
 pub struct Database {
-    /// Only cloned from; a connection may be used by one thread at a time.
-    root: Mutex<Connection>,
+    raw: Arc<RawDatabase>,
 }
 
 impl Database {
@@ -25,14 +26,17 @@ impl Database {
     /// # Errors
     /// When DuckDB refuses a setting.
     pub fn open(config: &DuckDbConfig, table: &Path, temporary: &Path) -> Result<Self, Error> {
-        let refused = |source| Error::DuckDb { action: "open the in-memory database", source };
-        let settings = duckdb::Config::default()
-            .enable_autoload_extension(false)
-            .and_then(|settings| settings.max_memory(&config.memory_limit))
-            .map_err(refused)?;
-        let root = Connection::open_in_memory_with_flags(settings).map_err(refused)?;
-        root.execute_batch(&start_sql(config, table, temporary)).map_err(refused)?;
-        Ok(Self { root: Mutex::new(root) })
+        let settings = [
+            ("memory_limit", config.memory_limit.as_str()),
+            ("autoload_known_extensions", "false"),
+            ("autoinstall_known_extensions", "false"),
+        ];
+        let raw = RawDatabase::open(&settings)
+            .map_err(|source| Error::Append { action: "open the in-memory database", source })?;
+        let refused = |source| Error::DuckDb { action: "configure the in-memory database", source };
+        let connection = raw.connect().map_err(refused)?;
+        connection.execute_batch(&start_sql(config, table, temporary)).map_err(refused)?;
+        Ok(Self { raw: Arc::new(raw) })
     }
 
     /// One more connection.
@@ -40,7 +44,12 @@ impl Database {
     /// # Errors
     /// When DuckDB cannot make one.
     pub fn connect(&self) -> duckdb::Result<Connection> {
-        self.root.lock().unwrap_or_else(PoisonError::into_inner).try_clone()
+        self.raw.connect()
+    }
+
+    /// What appends to hot tables.
+    pub(super) fn chunk_appender(&self) -> Result<ChunkAppender, Refused> {
+        ChunkAppender::new(Arc::clone(&self.raw), hot_schema())
     }
 }
 
@@ -54,6 +63,9 @@ fn start_sql(config: &DuckDbConfig, table: &Path, temporary: &Path) -> String {
          SET max_temp_directory_size = {temp_max};
          -- A roll sorts anyway, and parallel inserts need not keep an order.
          SET preserve_insertion_order = false;
+         -- In memory a checkpoint only rewrites row groups, at the cost of the append that
+         -- happens to trigger it: with the default of 16 MB, every one of about 32 K rows.
+         SET checkpoint_threshold = '1TB';
          SET parquet_metadata_cache = true;
          SET allow_community_extensions = false;
          -- The bundled build has no ICU: its TIMESTAMPTZ now() does not take part in arithmetic.

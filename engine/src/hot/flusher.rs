@@ -198,7 +198,7 @@ impl Flusher {
     }
 
     /// Appends `batches` in one flush, or each on its own, or sets aside what cannot be appended.
-    fn append(&self, batches: &[LogBatch], open: &mut Open) {
+    fn append(&mut self, batches: &[LogBatch], open: &mut Open) {
         let mut pause = FIRST_PAUSE;
         for attempt in 1..=APPEND_ATTEMPTS {
             match self.try_append(batches, &open.table.name) {
@@ -227,7 +227,7 @@ impl Flusher {
         }
     }
 
-    fn try_append(&self, batches: &[LogBatch], table: &str) -> Result<usize, String> {
+    fn try_append(&mut self, batches: &[LogBatch], table: &str) -> Result<usize, String> {
         let rows = rows_of(&self.node, batches).map_err(|error| chain(&error))?;
         let count = rows.num_rows();
         self.appender.append(table, &rows).map_err(|error| chain(&error))?;
@@ -236,7 +236,7 @@ impl Flusher {
 
     /// Memory comes back as queries end and rolls finish. True once the append went through,
     /// false when something else is wrong.
-    fn wait_for_memory(&self, batches: &[LogBatch], open: &mut Open) -> bool {
+    fn wait_for_memory(&mut self, batches: &[LogBatch], open: &mut Open) -> bool {
         loop {
             std::thread::sleep(MEMORY_PAUSE);
             match self.try_append(batches, &open.table.name) {
@@ -255,12 +255,16 @@ impl Flusher {
         }
     }
 
-    fn split_or_set_aside(&self, batches: &[LogBatch], problem: &str, open: &mut Open) {
+    fn split_or_set_aside(&mut self, batches: &[LogBatch], problem: &str, open: &mut Open) {
         match batches {
             [] => {}
             [batch] => self.set_aside(batch, problem),
             // One bad batch must not take its neighbours with it.
-            many => many.iter().for_each(|batch| self.append(std::slice::from_ref(batch), open)),
+            many => {
+                for batch in many {
+                    self.append(std::slice::from_ref(batch), open);
+                }
+            }
         }
     }
 

@@ -19,11 +19,14 @@
 
 mod append;
 mod database;
+#[expect(unsafe_code, reason = "calls DuckDB's C interface")]
+mod ffi;
 mod flusher;
 mod queue;
 
 pub use append::{HotAppender, rows_of};
 pub use database::Database;
+pub use ffi::Refused;
 pub(crate) use flusher::{Flusher, FlusherState, Sealed, ToRoller};
 pub use queue::LogBatch;
 pub(crate) use queue::{Goal, Marker, Message, Queue, queue};

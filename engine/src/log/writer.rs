@@ -112,22 +112,26 @@ impl Log {
         all.fold((0, 0), |(bytes, count), segment| (bytes + segment.bytes, count + 1))
     }
 
+    /// Whether [`Log::release`] of `sequence` would delete anything.
+    #[must_use]
+    pub fn can_release(&self, sequence: i64) -> bool {
+        // The newest segment stays, because its header carries the void ranges.
+        let newest = self.closed.len() == 1 && self.current.is_none();
+        !newest && self.closed.front().is_some_and(|oldest| oldest.last <= sequence)
+    }
+
     /// Deletes every closed segment whose numbers are all at most `sequence`: they are in the
     /// lake. The caller makes sure that the Delta commit which says so has returned.
     ///
     /// # Errors
     /// When a file cannot be removed; it is tried again at the next call.
     pub fn release(&mut self, sequence: i64) -> Result<usize, Error> {
-        // An open segment that the lake holds whole goes too, if another took its place: the
-        // newest one stays, because its header carries the void ranges.
         let mut released = 0;
-        while let Some(oldest) = self.closed.front() {
-            let newest = self.closed.len() == 1 && self.current.is_none();
-            if newest || oldest.last > sequence {
-                break;
+        while self.can_release(sequence) {
+            if let Some(oldest) = self.closed.front() {
+                let path = &oldest.path;
+                self.disk.remove(path).map_err(Error::io("remove the log segment", path))?;
             }
-            let path = oldest.path.clone();
-            self.disk.remove(&path).map_err(Error::io("remove the log segment", &path))?;
             self.closed.pop_front();
             released += 1;
         }

@@ -135,7 +135,7 @@ impl Shard {
     pub(crate) fn run(mut self) {
         let mut builder = BatchBuilder::new();
         let mut settled = 0_u64;
-        let mut log_released = 0;
+        let mut stuck_at = 0;
         let mut held: Vec<Held> = Vec::new();
         self.publish_log_size();
         loop {
@@ -154,9 +154,10 @@ impl Shard {
             self.forward(&mut held, &gathered);
             // Relaxed: see `ShardState::release`.
             let released = self.state.released.load(Ordering::Relaxed);
-            if released > log_released {
-                log_released = released;
-                self.release_segments(released);
+            // A segment may also become releasable by being closed. One that could not be removed
+            // is tried again after the next roll.
+            if self.log.can_release(released) && released > stuck_at {
+                stuck_at = if self.release_segments(released) { 0 } else { released };
             }
             if gathered.requests == 0 {
                 if stop {
@@ -247,11 +248,15 @@ impl Shard {
         }
     }
 
-    fn release_segments(&mut self, sequence: i64) {
-        if let Err(error) = self.log.release(sequence) {
-            tracing::warn!(shard = self.state.shard, error = %crate::error::chain(&error), "a log segment stays for now");
+    /// False when a segment could not be removed.
+    fn release_segments(&mut self, sequence: i64) -> bool {
+        let released = self.log.release(sequence);
+        if let Err(error) = &released {
+            let error = crate::error::chain(error);
+            tracing::warn!(shard = self.state.shard, error, "a log segment stays for now");
         }
         self.publish_log_size();
+        released.is_ok()
     }
 
     fn publish_log_size(&self) {

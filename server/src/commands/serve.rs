@@ -33,6 +33,9 @@ const BLOCKING_THREADS_MAX: usize = 64;
 pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
     let config = Config::for_server(arguments, log)?;
     logging::start(config.log_format, logging::SERVER_FILTER)?;
+    for (key, origin) in config.set_keys() {
+        tracing::debug!(key, %origin, "configured");
+    }
     let address = accept::parse_listen(&config.listen)?;
     let listener = accept::bind(address).with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr().context("cannot read the address that was bound")?;

@@ -97,3 +97,16 @@ pub const KEYS: &[Key] = &[
     number("query.wait_ms", 0, DAY_MS, "ms", "time that a query may wait for a worker"),
     number("query.timeout_ms", 1, DAY_MS, "ms", "time that a query may take"),
 ];
+
+/// The keys as a chapter of the help text.
+#[must_use]
+pub fn help() -> String {
+    let mut text = String::from(
+        "Keys of the configuration file, in TOML; a dot separates section and key. The environment\n\
+         variable of http.events_max is RINGLAKE_HTTP_EVENTS_MAX, and so on.\n",
+    );
+    for key in KEYS {
+        text.push_str(&format!("  {:<24} {} [{}]\n", key.name, key.meaning, key.unit));
+    }
+    text
+}

@@ -18,6 +18,8 @@ use super::answer::Problem;
 
 /// How much is unpacked between two looks at the limit.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Memory that is kept for the next body at most.
+const KEPT_MAX_BYTES: usize = 8 << 20;
 /// log2 of the largest zstd window: the most that a decoder of HTTP content has to support.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Input that the brotli decoder takes at a time.
@@ -99,29 +101,63 @@ pub fn sniff(declared: Coding, body: &[u8]) -> Coding {
     }
 }
 
-/// Unpacks `body`, which is in `coding`.
-///
-/// # Errors
-/// [`Problem::BodyTooLarge`] above `limit` bytes of output, [`Problem::BadEncoding`] for a body
-/// that is damaged, cut short, or something else.
-pub fn unpack(coding: Coding, body: &[u8], limit: usize) -> Result<Vec<u8>, Problem> {
-    let mut rest = body;
-    let unpacked = match coding {
-        Coding::Identity => read_within(&mut rest, limit),
-        Coding::Gzip => read_within(&mut MultiGzDecoder::new(&mut rest), limit),
-        Coding::Deflate if is_zlib(body) => read_within(&mut ZlibDecoder::new(&mut rest), limit),
-        Coding::Deflate => read_within(&mut DeflateDecoder::new(&mut rest), limit),
-        Coding::Zstd => zstd_decoder(&mut rest).and_then(|mut it| read_within(&mut it, limit)),
-        Coding::Brotli => read_within(&mut brotli_decoder(&mut rest), limit),
-    };
-    let bad = |reason: String| Problem::BadEncoding { coding: coding.name(), reason };
-    let unpacked =
-        unpacked.map_err(|error| bad(error.to_string()))?.ok_or(Problem::BodyTooLarge { limit })?;
-    if coding == Coding::Deflate && !rest.is_empty() {
-        // The others look for another member there and fail by themselves.
-        return Err(bad("there are bytes after its end".into()));
+/// Memory to unpack into, kept from one body to the next: a fresh buffer for each would cost its
+/// page faults every time.
+#[derive(Debug, Default)]
+pub struct Room(Vec<u8>);
+
+impl Room {
+    /// Unpacks `body`, which is in `coding`.
+    ///
+    /// # Errors
+    /// [`Problem::BodyTooLarge`] above `limit` bytes of output, [`Problem::BadEncoding`] for a body
+    /// that is damaged, cut short, or something else.
+    pub fn unpack(&mut self, coding: Coding, body: &[u8], limit: usize) -> Result<&[u8], Problem> {
+        if self.0.len() > KEPT_MAX_BYTES {
+            self.0 = Vec::new();
+        }
+        let mut rest = body;
+        let unpacked = match coding {
+            Coding::Identity => self.fill(&mut rest, limit),
+            Coding::Gzip => self.fill(&mut MultiGzDecoder::new(&mut rest), limit),
+            Coding::Deflate if is_zlib(body) => self.fill(&mut ZlibDecoder::new(&mut rest), limit),
+            Coding::Deflate => self.fill(&mut DeflateDecoder::new(&mut rest), limit),
+            Coding::Zstd => zstd_decoder(&mut rest).and_then(|mut it| self.fill(&mut it, limit)),
+            Coding::Brotli => self.fill(&mut brotli_decoder(&mut rest), limit),
+        };
+        let bad = |reason: String| Problem::BadEncoding { coding: coding.name(), reason };
+        let length = unpacked
+            .map_err(|error| bad(error.to_string()))?
+            .ok_or(Problem::BodyTooLarge { limit })?;
+        if coding == Coding::Deflate && !rest.is_empty() {
+            // The others look for another member there and fail by themselves.
+            return Err(bad("there are bytes after its end".into()));
+        }
+        Ok(&self.0[..length])
     }
-    Ok(unpacked)
+
+    /// Reads everything and tells how much it was, or `None` when there is more than `limit`.
+    fn fill(&mut self, reader: &mut dyn Read, limit: usize) -> io::Result<Option<usize>> {
+        let bytes = &mut self.0;
+        let mut filled = 0;
+        while filled <= limit {
+            if filled == bytes.len() {
+                // Doubling, but never past the limit and one chunk.
+                let target = (2 * filled).max(CHUNK_BYTES).min(limit + CHUNK_BYTES);
+                bytes.reserve_exact(target - filled);
+                bytes.resize(target, 0);
+            }
+            // A chunk at a time, so that what lies beyond the limit is never more than that.
+            let end = bytes.len().min(filled + CHUNK_BYTES);
+            match reader.read(&mut bytes[filled..end]) {
+                Ok(0) => return Ok(Some(filled)),
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
 }
 
 fn zstd_decoder<R: BufRead>(body: R) -> io::Result<zstd::stream::read::Decoder<'static, R>> {
@@ -147,31 +183,6 @@ fn is_zlib(body: &[u8]) -> bool {
     }
 }
 
-/// Reads everything, or `None` when there is more than `limit`.
-fn read_within(reader: &mut dyn Read, limit: usize) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    let mut filled = 0;
-    while filled <= limit {
-        if filled == bytes.len() {
-            // Doubling, but never past the limit and one chunk.
-            let more = filled.clamp(CHUNK_BYTES, limit.max(CHUNK_BYTES));
-            let target = (filled + more).min(limit + CHUNK_BYTES);
-            bytes.reserve_exact(target - filled);
-            bytes.resize(target, 0);
-        }
-        match reader.read(&mut bytes[filled..]) {
-            Ok(0) => {
-                bytes.truncate(filled);
-                return Ok(Some(bytes));
-            }
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
@@ -183,6 +194,10 @@ mod tests {
     use super::*;
 
     const LIMIT: usize = 1 << 20;
+
+    fn unpack(coding: Coding, body: &[u8], limit: usize) -> Result<Vec<u8>, Problem> {
+        Room::default().unpack(coding, body, limit).map(<[u8]>::to_vec)
+    }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -273,8 +288,18 @@ mod tests {
             }
         }
         let mut endless = Endless(0);
-        assert!(read_within(&mut endless, LIMIT).unwrap().is_none());
+        let mut room = Room::default();
+        assert!(room.fill(&mut endless, LIMIT).unwrap().is_none());
         assert!(endless.0 <= LIMIT + CHUNK_BYTES, "{}", endless.0);
+        assert!(room.0.capacity() <= LIMIT + CHUNK_BYTES, "{}", room.0.capacity());
+    }
+
+    #[test]
+    fn what_one_body_left_behind_does_not_show_in_the_next() {
+        let mut room = Room::default();
+        let long = vec![b'x'; LIMIT];
+        assert_eq!(room.unpack(Coding::Gzip, &gzip(&long), LIMIT).unwrap(), long);
+        assert_eq!(room.unpack(Coding::Zstd, &zstd(b"{}"), LIMIT).unwrap(), b"{}");
     }
 
     #[test]

@@ -24,8 +24,9 @@ use ringlake_event::{
 
 use super::answer::{self, Problem, Reply};
 use super::body;
+use super::cors;
+use super::encoding::{self, Coding};
 use super::serving_loop::ServingLoop;
-use super::{cors, encoding};
 use crate::cli::Ack;
 
 /// The path.
@@ -71,7 +72,10 @@ async fn events(serving: &ServingLoop, head: &Parts, mut body: Incoming) -> Repl
     let outcome = receive(serving, head, &mut body).await;
     let mut reply = outcome.unwrap_or_else(|refused| serving.refuse(refused));
     if body::needs_draining(&body, &head.headers) {
-        answer::close_after(&mut reply);
+        // What was refused for its options alone is short as a rule: the connection goes on.
+        if matches!(reply.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
+            answer::close_after(&mut reply);
+        }
         tokio::task::spawn_local(body::drain(body));
     }
     serving.observe(began);
@@ -93,25 +97,9 @@ async fn receive(
 
     let mut charge = serving.budget.charge();
     let packed = body::collect(body, limit, config.body_timeout, &mut charge).await?;
-    let coding = encoding::sniff(declared, &packed);
-    let text = if coding == encoding::Coding::Identity {
-        packed
-    } else {
-        // Nothing else of this loop runs until it is decoded: there is one such buffer at a time.
-        encoding::unpack(coding, &packed, limit)?.into()
-    };
-    let request = EventRequest {
-        received_at: now_micros(),
-        source: Source::Events,
-        tenant: Tenant::Open,
-        correct_clock: true,
-    };
-    let (decoded, ticket) =
-        serving.commit(record_bound(text.len()), options.mode(), |decoder, out| {
-            decoder.decode(&text, &request, &config.limits, options.mode(), out)
-        })?;
+    let (decoded, ticket) = serving.store(&packed, declared, options)?;
     // Waiting for the disk needs none of it.
-    drop((text, charge));
+    drop((packed, charge));
     serving.acknowledge(ticket, options.ack).await?;
     Ok(match (decoded.rejected.is_empty(), options.quiet) {
         (false, _) => answer::partly_accepted(decoded.accepted, &decoded.rejected),
@@ -133,6 +121,30 @@ impl ServingLoop {
             return Ok(());
         }
         Err(self.app.not_ready())
+    }
+
+    /// Decodes a body into the ring. Nothing else of this loop runs meanwhile.
+    fn store(
+        &self,
+        packed: &[u8],
+        declared: Coding,
+        options: Options,
+    ) -> Result<(Decoded, Option<Ticket>), Problem> {
+        let config = &self.app.config.http;
+        let request = EventRequest {
+            received_at: now_micros(),
+            source: Source::Events,
+            tenant: Tenant::Open,
+            correct_clock: true,
+        };
+        let mut room = self.unpacked.borrow_mut();
+        let text = match encoding::sniff(declared, packed) {
+            Coding::Identity => packed,
+            coding => room.unpack(coding, packed, config.body_max_bytes)?,
+        };
+        self.commit(record_bound(text.len()), options.mode(), |decoder, out| {
+            decoder.decode(text, &request, &config.limits, options.mode(), out)
+        })
     }
 
     /// Lets `decode` write a record of at most `bound` bytes into the ring, and hands it to the

@@ -206,9 +206,7 @@ fn encode_counter(encoder: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
 }
 
 fn encode_histogram(encoder: &mut MetricEncoder<'_>, totals: &Totals) -> fmt::Result {
-    /// The text format calls it +Inf.
-    const UNBOUNDED: f64 = f64::MAX;
-    let bounds = BOUNDS_SECONDS.into_iter().chain([UNBOUNDED]);
+    let bounds = BOUNDS_SECONDS.into_iter().chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(totals.buckets).collect();
     encode_labelled::<[(&str, &str); 0]>(encoder, totals, &buckets)
 }

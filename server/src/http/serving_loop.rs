@@ -35,6 +35,7 @@ use super::accept::Accepted;
 use super::answer::{Problem, Reply};
 use super::body::Budget;
 use super::connection::{Connection, Streaming};
+use super::encoding::Room;
 use super::{App, grace, guard, ingest, pixel, routes};
 
 /// How often a loop looks for connections that stand still. Their timeouts are rounded up to it.
@@ -75,6 +76,8 @@ pub struct ServingLoop {
     pub ingest: RefCell<Ingest>,
     /// The decoder and its scratch memory.
     pub decoder: RefCell<Decoder>,
+    /// Where bodies are unpacked.
+    pub unpacked: RefCell<Room>,
     /// The way back: durable or not.
     pub acks: Acks,
     /// What bodies may hold together.
@@ -113,8 +116,9 @@ impl ServingLoop {
     fn new(index: usize, app: Arc<App>, ingest: Ingest) -> Self {
         let http = &app.config.http;
         let mut builder = http1::Builder::new();
+        // Not `pipeline_flush`: it holds answers back while more input waits, and a connection that
+        // closes meanwhile (a broken body, a shutdown) takes them with it.
         builder
-            .pipeline_flush(true)
             .max_header_size(http.head_max_bytes)
             .max_buf_size(READ_BUFFER_MAX_BYTES.max(2 * http.head_max_bytes));
         Self {
@@ -122,6 +126,7 @@ impl ServingLoop {
             acks: ingest.acks(),
             ingest: RefCell::new(ingest),
             decoder: RefCell::default(),
+            unpacked: RefCell::default(),
             budget: Budget::new(http.bodies_max_bytes / app.loops.len().max(1)),
             router: routes::router(Arc::clone(&app)),
             builder,

@@ -75,7 +75,9 @@ impl Server {
     pub fn with(variables: &[(&str, &str)]) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let data = temporary.path().join("data");
-        Self { _temporary: Some(temporary), ..Self::on(&data, variables) }
+        let mut server = Self::on(&data, variables);
+        server._temporary = Some(temporary);
+        server
     }
 
     /// A server on `data`, ready to accept events.
@@ -103,8 +105,7 @@ impl Server {
             log
         });
         let address: SocketAddr = address.recv_timeout(PATIENCE).expect("the server starts");
-        let server =
-            Self { child, address, data: data.to_owned(), _temporary: None, log };
+        let server = Self { child, address, data: data.to_owned(), _temporary: None, log };
         let until = Instant::now() + PATIENCE;
         while server.get("/readyz").status != 200 {
             assert!(Instant::now() < until, "the server becomes ready");

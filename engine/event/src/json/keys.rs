@@ -70,7 +70,7 @@ impl Keys {
     /// What this overlooks, [`Keys::close`] finds.
     #[inline]
     pub(crate) fn insert(&mut self, frame: &mut Frame, body: &[u8], key: Text) -> bool {
-        let entry = if key.escaped { self.unescape(body, key) } else { plain(body, key) };
+        let entry = if key.escaped() { self.unescape(body, key) } else { plain(body, key) };
         let top = 1_u64 << (entry.hash >> 26);
         let new = frame.tops & top == 0 || self.is_new(*frame, body, entry);
         frame.tops |= top;
@@ -90,7 +90,7 @@ impl Keys {
 
     /// The value of a key, its escapes taken away. Valid until the event ends.
     pub(crate) fn value<'a>(&'a mut self, body: &'a [u8], key: Text) -> &'a [u8] {
-        if key.escaped {
+        if key.escaped() {
             let entry = self.unescape(body, key);
             entry.key(body, &self.unescaped)
         } else {
@@ -136,7 +136,7 @@ impl Keys {
 
 #[inline]
 fn plain(body: &[u8], key: Text) -> Entry {
-    Entry { hash: hash(key.raw(body)), start: key.start, length: narrow(key.len() * 2) }
+    Entry { hash: hash(key.raw(body)), start: narrow(key.start()), length: narrow(key.len() * 2) }
 }
 
 /// A hash of a key's length and its first and last bytes. Cheap, not strong: see the header.
@@ -168,7 +168,7 @@ mod tests {
         let (mut start, mut twice) = (0, false);
         for key in keys {
             let end = start + key.len();
-            let text = Text { start: narrow(start), end: narrow(end), escaped: key.contains('\\') };
+            let text = Text::new(start, end, key.contains('\\'));
             twice |= !scratch.insert(&mut frame, body.as_bytes(), text);
             start = end;
         }
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn a_closed_object_leaves_the_outer_one_as_it_was() {
         let body = b"abab";
-        let text = |at: u32| Text { start: at, end: at + 1, escaped: false };
+        let text = |at: usize| Text::new(at, at + 1, false);
         let mut keys = Keys::default();
         let mut outer = keys.open();
         assert!(keys.insert(&mut outer, body, text(0)));

@@ -13,8 +13,7 @@ mod number;
 mod scanner;
 mod text;
 
-pub(crate) use keys::Keys;
-pub(crate) use scanner::Scanner;
+pub(crate) use scanner::{Scanner, Scratch};
 pub(crate) use text::{Text, push_escaped, unescape, unescape_into};
 
 /// A position in a body as the scratch tables hold it; bodies are below 4 GiB.

@@ -9,9 +9,24 @@
 
 use crate::error::{ErrorKind, Fault, Scan, quote};
 use crate::json::keys::{Frame, Keys};
+use crate::json::number::number;
 use crate::json::text::{self, Text};
-use crate::json::{number::number, wide};
 use crate::model::{Limits, MAX_DEPTH, Mode};
+
+/// What a scanner leaves for the next one: keeping it is cheaper than clearing it, and it would
+/// be moved around with the scanner.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    keys: Keys,
+    /// The lowest [`MAX_DEPTH`] objects and arrays that are open.
+    levels: [Level; MAX_DEPTH],
+}
+
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch { keys: Keys::default(), levels: [Level::Array; MAX_DEPTH] }
+    }
+}
 
 /// A place in a body, and what is open there.
 pub(crate) struct Scanner<'a> {
@@ -21,12 +36,10 @@ pub(crate) struct Scanner<'a> {
     mode: Mode,
     /// The first fault of the current event that did not stop the walk.
     pub(crate) noted: Option<Box<Fault>>,
-    keys: &'a mut Keys,
+    scratch: &'a mut Scratch,
     /// How many objects and arrays of the current event are open.
     depth: usize,
-    /// The lowest [`MAX_DEPTH`] of them.
-    levels: [Level; MAX_DEPTH],
-    /// The kind of those above; only ever used in [`Mode::Partial`].
+    /// The kind of those above [`MAX_DEPTH`]; only ever used in [`Mode::Partial`].
     deep_levels: Vec<Kind>,
     event_max_bytes: usize,
     /// Where the current event began.
@@ -53,16 +66,15 @@ impl<'a> Scanner<'a> {
         body: &'a [u8],
         limits: &Limits,
         mode: Mode,
-        keys: &'a mut Keys,
+        scratch: &'a mut Scratch,
     ) -> Scanner<'a> {
         Scanner {
             body,
             at: 0,
             mode,
             noted: None,
-            keys,
+            scratch,
             depth: 0,
-            levels: [Level::Array; MAX_DEPTH],
             deep_levels: Vec::new(),
             event_max_bytes: limits.event_max_bytes,
             event_start: 0,
@@ -125,7 +137,8 @@ impl<'a> Scanner<'a> {
     /// An event begins here, with an object or with something else in its place.
     #[inline]
     pub(crate) fn begin_event(&mut self) {
-        self.keys.clear();
+        self.scratch.keys.clear();
+        self.deep_levels.clear();
         self.noted = None;
         self.depth = 0;
         self.event_start = self.at;
@@ -148,7 +161,7 @@ impl<'a> Scanner<'a> {
     pub(crate) fn open_event(&mut self) {
         self.at += 1;
         self.depth = 1;
-        self.levels[0] = Level::Object(self.keys.open());
+        self.scratch.levels[0] = Level::Object(self.scratch.keys.open());
     }
 
     /// Closes the event's own object, whose `}` has been read.
@@ -186,31 +199,31 @@ impl<'a> Scanner<'a> {
             };
         }
         let mut place = self.depth - 1;
-        if matches!(self.levels[place], Level::Merged) {
+        if matches!(self.scratch.levels[place], Level::Merged) {
             place = 0;
         }
-        let Level::Object(frame) = &mut self.levels[place] else {
+        let Level::Object(frame) = &mut self.scratch.levels[place] else {
             return Ok(());
         };
-        if self.keys.insert(frame, self.body, name) {
+        if self.scratch.keys.insert(frame, self.body, name) {
             return Ok(());
         }
         self.note(|scanner| {
-            let key = quote(scanner.keys.value(scanner.body, name));
-            twice(wide(name.start), key)
+            let key = quote(scanner.scratch.keys.value(scanner.body, name));
+            twice(name.start(), key)
         })
     }
 
     /// The value of a name or string, its escapes taken away. Costs memory until the event ends.
     pub(crate) fn plain(&mut self, text: Text) -> &[u8] {
-        self.keys.value(self.body, text)
+        self.scratch.keys.value(self.body, text)
     }
 
     /// Reads a string, whose opening quote is the next byte.
     #[inline]
     pub(crate) fn string(&mut self) -> Scan<Text> {
         let text = text::string(self.body, self.at)?;
-        self.at = wide(text.end) + 1;
+        self.at = text.end() + 1;
         Ok(text)
     }
 
@@ -323,11 +336,11 @@ impl<'a> Scanner<'a> {
     /// Enters an object or array, up to its first content.
     #[inline]
     fn open(&mut self, kind: Kind, merged: bool) -> Scan<()> {
-        if let Some(level) = self.levels.get_mut(self.depth) {
+        if let Some(level) = self.scratch.levels.get_mut(self.depth) {
             *level = match kind {
                 Kind::Array => Level::Array,
                 Kind::Object if merged => Level::Merged,
-                Kind::Object => Level::Object(self.keys.open()),
+                Kind::Object => Level::Object(self.scratch.keys.open()),
             };
         } else {
             self.note(|scanner| {
@@ -350,10 +363,10 @@ impl<'a> Scanner<'a> {
             self.deep_levels.pop();
             return Ok(());
         }
-        let Level::Object(frame) = self.levels[self.depth] else {
+        let Level::Object(frame) = self.scratch.levels[self.depth] else {
             return Ok(());
         };
-        match self.keys.close(frame, self.body) {
+        match self.scratch.keys.close(frame, self.body) {
             None => Ok(()),
             Some(key) => {
                 let key = quote(key);
@@ -364,7 +377,7 @@ impl<'a> Scanner<'a> {
 
     #[inline]
     fn innermost(&self) -> Kind {
-        match self.levels.get(self.depth - 1) {
+        match self.scratch.levels.get(self.depth - 1) {
             Some(Level::Array) => Kind::Array,
             Some(Level::Object(_) | Level::Merged) => Kind::Object,
             None => self.deep_levels.last().copied().unwrap_or(Kind::Array),
@@ -393,8 +406,8 @@ mod tests {
     use super::*;
 
     fn check(json: &str, mode: Mode) -> (bool, Option<ErrorKind>) {
-        let mut keys = Keys::default();
-        let mut scanner = Scanner::new(json.as_bytes(), &Limits::default(), mode, &mut keys);
+        let mut scratch = Scratch::default();
+        let mut scanner = Scanner::new(json.as_bytes(), &Limits::default(), mode, &mut scratch);
         scanner.begin_event();
         let fine = scanner.value().is_ok() && scanner.at == json.len();
         (fine, scanner.noted.map(|fault| fault.kind))

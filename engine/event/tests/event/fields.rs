@@ -114,7 +114,10 @@ fn unknown_fields_become_properties_as_they_were_written() {
 
 #[test]
 fn the_servers_own_fields_are_properties_of_the_client() {
-    let own = r#"{"node":1,"shard":2,"sequence":3,"received_at":"x","date":[],"source":"pixel","visitor_id":{},"ip":"::1"}"#;
+    let own = concat!(
+        r#"{"node":1,"shard":2,"sequence":3,"received_at":"x","date":[],"source":"pixel","#,
+        r#""visitor_id":{},"ip":"::1"}"#
+    );
     let body = format!("{{\"type\":\"x\",{}", &own[1..]);
     let outcome = decode(body).unwrap();
     let event = outcome.events()[0];
@@ -156,9 +159,10 @@ fn the_timestamp_is_corrected_by_the_clients_clock() {
 #[test]
 fn a_corrected_timestamp_stays_in_the_years_1_to_9999() {
     let timestamp = |sent: &str, original: &str| {
-        let body = format!(
-            r#"{{"type":"x","sent_at":"{sent}-01-01T00:00:00Z","original_timestamp":"{original}-01-01T00:00:00Z"}}"#
-        );
+        let time = |year: &str| format!("{year}-01-01T00:00:00Z");
+        let (sent, original) = (time(sent), time(original));
+        let body =
+            format!(r#"{{"type":"x","sent_at":"{sent}","original_timestamp":"{original}"}}"#);
         decode(body).unwrap().events()[0].timestamp
     };
     assert_eq!(timestamp("9999", "0001"), ringlake_event::time::MIN_MICROS);
@@ -185,7 +189,8 @@ fn times_are_text_or_numbers() {
 fn in_open_mode_the_events_own_tenant_counts() {
     let outcome = decode(
         r#"[{"type":"x","tenant":"a"},{"type":"x"},{"type":"x","tenant":""},
-        {"type":"x","tenant":null},{"type":"x","tenant":"b\u0062"},{"type":"x","tenant":"default"}]"#,
+        {"type":"x","tenant":null},{"type":"x","tenant":"b\u0062"},
+        {"type":"x","tenant":"default"}]"#,
     )
     .unwrap();
     let tenants: Vec<&str> = outcome.events().iter().map(|event| event.tenant).collect();

@@ -28,21 +28,24 @@ pub fn run(job: &Job<'_>, place: &Place) -> Result<String> {
     let event_max = config.http.limits.event_max_bytes;
     let piece_bytes = PIECE_BYTES.min(config.engine.ring_bytes / 4).max(event_max + 1);
     let limits = Limits { events_max: usize::MAX, ..config.http.limits };
-    let imported = import(job, ingests, piece_bytes, &limits);
-    let rolled = match &imported {
-        Ok(()) => engine.roll().context("cannot roll the events into the table").map(Some),
-        Err(_) => Ok(None),
-    };
+    let rolled = import(job, ingests, piece_bytes, &limits).and_then(|ingests| {
+        let report = engine.roll().context("cannot roll the events into the table");
+        // A shard ends when its way in is gone, and the roll needs all of them.
+        drop(ingests);
+        report
+    });
     let closed = close(&engine, &config);
-    imported?;
-    let rolled = rolled?;
+    let report = rolled?;
     closed?;
-    Ok(rolled.map_or(String::new(), |report| {
-        format!(", in version {} of {}", report.version, engine.table_path().display())
-    }))
+    Ok(format!(", in version {} of {}", report.version, engine.table_path().display()))
 }
 
-fn import(job: &Job<'_>, ingests: Vec<Ingest>, piece_bytes: usize, limits: &Limits) -> Result<()> {
+fn import(
+    job: &Job<'_>,
+    ingests: Vec<Ingest>,
+    piece_bytes: usize,
+    limits: &Limits,
+) -> Result<Vec<Ingest>> {
     let (sender, receiver) = sync_channel::<Work>(QUEUE_MAX);
     let receiver = Mutex::new(receiver);
     thread::scope(|scope| {
@@ -57,10 +60,11 @@ fn import(job: &Job<'_>, ingests: Vec<Ingest>, piece_bytes: usize, limits: &Limi
         let read = job.read(piece_bytes, |work| sender.send(work).is_ok());
         drop(sender);
         let outcomes: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
-        for outcome in outcomes {
-            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        }
-        read
+        let ingests = outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect::<Result<Vec<_>>>()?;
+        read.map(|()| ingests)
     })
 }
 
@@ -80,7 +84,8 @@ impl<'a> Worker<'a> {
         Self { job, ingest, acks, decoder: Decoder::new(), limits, waiting: VecDeque::new() }
     }
 
-    fn run(mut self, pieces: &Mutex<Receiver<Work>>) -> Result<()> {
+    /// Stores pieces until there are no more and all are durable; gives the way in back.
+    fn run(mut self, pieces: &Mutex<Receiver<Work>>) -> Result<Ingest> {
         loop {
             let next = pieces.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(work) = next else { break };
@@ -90,7 +95,7 @@ impl<'a> Worker<'a> {
             }
         }
         while self.settle_one()? {}
-        Ok(())
+        Ok(self.ingest)
     }
 
     /// Puts one piece into the ring, waiting for room when there is none.
@@ -131,7 +136,6 @@ impl<'a> Worker<'a> {
                 }
             }
             Err(error) => {
-                drop(room);
                 self.refused(work, &error.message)?;
             }
         }

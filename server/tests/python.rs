@@ -1,0 +1,112 @@
+//! Other engines read the table: Python's `deltalake` and `polars` see what our SQL says.
+//!
+//! `RINGLAKE_TEST_PYTHON` names an interpreter that has both packages (CI makes an environment for
+//! it); without it the test says that it is skipped.
+
+#![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use support::{Server, run, text};
+
+/// Events; far more than a request may hold, so that several requests and shards take part.
+const EVENTS: usize = 20_000;
+
+/// Reads the table at `argv[1]` with both libraries; prints one JSON object with their groups.
+const SCRIPT: &str = r#"
+import json, sys
+import deltalake, polars
+
+path = sys.argv[1]
+columns = ["tenant", "type", "date", "sequence", "user_id", "timestamp"]
+
+def groups(frame):
+    grouped = frame.group_by("tenant", "type", "date").agg(
+        polars.len().alias("n"),
+        polars.col("sequence").sum().alias("sequences"),
+        polars.col("user_id").count().alias("users"),
+        polars.col("timestamp").max().dt.epoch("us").alias("latest"),
+    )
+    return [{**row, "date": row["date"].isoformat()} for row in grouped.to_dicts()]
+
+table = deltalake.DeltaTable(path)
+arrow = table.to_pyarrow_table(columns=columns)
+print(json.dumps({
+    "versions": {"deltalake": deltalake.__version__, "polars": polars.__version__},
+    "version": table.version(),
+    "names": [field.name for field in table.schema().fields],
+    "deltalake": groups(polars.from_arrow(arrow)),
+    "polars": groups(polars.scan_delta(path).select(columns).collect()),
+}))
+"#;
+
+/// The same groups by our SQL, and the names that this process and Python agree on.
+const QUERY: &str = "SELECT tenant, type, CAST(date AS VARCHAR) AS date, count(*) AS n, \
+    sum(sequence) AS sequences, count(user_id) AS users, epoch_us(max(timestamp)) AS latest \
+    FROM events GROUP BY tenant, type, date";
+
+#[test]
+fn deltalake_and_polars_see_the_same_table_as_sql() {
+    let Some(python) = std::env::var_os("RINGLAKE_TEST_PYTHON") else {
+        eprintln!(
+            "skipped: RINGLAKE_TEST_PYTHON names no Python with the packages deltalake and polars"
+        );
+        return;
+    };
+    let server = Server::start();
+    // Two rolls, so that the table has several versions and files.
+    let events = run(&["generate", "--events", &EVENTS.to_string(), "--seed", "11"]).stdout;
+    let half = events.len() / 2;
+    let cut = half + events[half..].iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    for part in [&events[..cut], &events[cut..]] {
+        post(&server, part);
+        assert_eq!(server.post("/v1/admin/roll", b"").status, 200);
+    }
+
+    let seen = read(Path::new(&python), &server.data.join("events"));
+    let ours = by_group(&Value::from(server.query(QUERY)));
+    let counts = ours.values().map(|row| usize::try_from(row["n"].as_u64().unwrap()).unwrap());
+    assert_eq!(counts.sum::<usize>(), EVENTS);
+    assert_eq!(by_group(&seen["deltalake"]), ours, "deltalake, {}", seen["versions"]);
+    assert_eq!(by_group(&seen["polars"]), ours, "polars, {}", seen["versions"]);
+
+    let names: Vec<&str> =
+        seen["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(names.first(), Some(&"node"));
+    assert_eq!(names.last(), Some(&"date"));
+    assert!(seen["version"].as_u64().unwrap() >= 2);
+}
+
+/// Sends NDJSON in requests under the limit on a body.
+fn post(server: &Server, events: &[u8]) {
+    let mut connection = server.connect();
+    let mut rest = events;
+    while !rest.is_empty() {
+        let end = rest.len().min(1 << 20);
+        let end = rest[..end].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+        let answer = connection.request("POST", "/v1/events", &[], &rest[..end]);
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        rest = &rest[end..];
+    }
+}
+
+fn read(python: &Path, table: &Path) -> Value {
+    let output = Command::new(python).args(["-c", SCRIPT]).arg(table).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Rows by tenant, type and date.
+fn by_group(rows: &Value) -> BTreeMap<(String, String, String), Value> {
+    let mut groups = BTreeMap::new();
+    for row in rows.as_array().unwrap() {
+        let name = |column: &str| row[column].as_str().unwrap().to_owned();
+        groups.insert((name("tenant"), name("type"), name("date")), row.clone());
+    }
+    groups
+}
