@@ -10,7 +10,7 @@
 //! **Failure.** A start that cannot read its log says why in [`Engine::readiness`] and accepts
 //! nothing; queries over what was replayed go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -94,7 +94,7 @@ pub(crate) struct Shared {
     /// Why recovery failed, if it did.
     failed: Mutex<Option<String>>,
     closing: AtomicBool,
-    pool: Pool,
+    pool: Arc<Pool>,
     queue: Queue,
     markers: Vec<Sender<Arc<Marker>>>,
     /// One a thread; it disconnects when the thread has ended.
@@ -165,6 +165,7 @@ impl Engine {
         let for_queries = Arc::clone(&database);
         let pool = Pool::start(config.query.clone(), move || for_queries.connect())
             .map_err(Error::io("start the query workers", "query"))?;
+        let pool = Arc::new(pool);
 
         let shared = Arc::new(Shared {
             gate,
@@ -215,7 +216,9 @@ impl Engine {
             flusher: flusher_state,
             operations,
             state: roller_state,
+            pool: Arc::clone(&engine.shared.pool),
             committed: committed.clone(),
+            rolled: VecDeque::new(),
         };
         engine.spawn("roller", move || roller.run())?;
         let recovering = engine.clone();

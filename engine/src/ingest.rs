@@ -102,7 +102,7 @@ impl Ingest {
             // The shard is gone: the engine has shut down.
             _ => IngestError::NotReady,
         })?;
-        Ok(Reservation { bytes, committed: &mut self.committed })
+        Ok(Reservation { bytes, committed: &mut self.committed, tally: &self.state.tally })
     }
 
     /// The waiting side of acknowledgements. Call it on the loop's thread, once, and clone.
@@ -117,9 +117,17 @@ impl Ingest {
 pub struct Reservation<'a> {
     bytes: ringlake_ring::Reservation<'a>,
     committed: &'a mut u64,
+    tally: &'a Tally,
 }
 
 impl Reservation<'_> {
+    /// The counters of the loop. What is committed has to be counted as received before, so that
+    /// the shard cannot count it as stored first.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        self.tally
+    }
+
     /// Hands the first `len` bytes to the shard.
     #[must_use = "the ticket is what to wait for"]
     pub fn commit(self, len: usize) -> Ticket {

@@ -12,9 +12,9 @@
 //! the hot table stays, the next one fills, then requests are refused. Files of a failed try are
 //! removed, at the latest by the next start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -24,12 +24,17 @@ use crate::error::{Error, chain};
 use crate::hot::{FlusherState, Sealed, ToRoller};
 use crate::lake::{Location, NewFile, ShardSequence, Table, write_table};
 use crate::metrics::Operations;
+use crate::query::Pool;
 use crate::shard::ShardState;
-use crate::snapshot::{Snapshot, Snapshots};
+use crate::snapshot::{HotTable, Snapshot, Snapshots};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// A full disk is looked at again this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Bytes of rolled hot tables that readers alone may keep in memory: two full tables at the default
+/// settings. A reader that is a roll or two behind goes on; under load one further behind is ended.
+const PINNED_BYTES_MAX: usize = 64 << 20;
 
 /// What others may know about the roller.
 #[derive(Debug, Default)]
@@ -65,8 +70,20 @@ pub(crate) struct Roller {
     pub flusher: Arc<FlusherState>,
     pub operations: Arc<Operations>,
     pub state: Arc<RollerState>,
+    pub pool: Arc<Pool>,
     /// How far the table holds each shard.
     pub committed: BTreeMap<u32, i64>,
+    /// Rolled tables that a reader may still hold, oldest first.
+    pub rolled: VecDeque<Rolled>,
+}
+
+/// A table that only readers still hold, if anybody does.
+#[derive(Debug)]
+pub(crate) struct Rolled {
+    table: Weak<HotTable>,
+    bytes: usize,
+    /// Snapshots older than this version name it.
+    version: u64,
 }
 
 impl Roller {
@@ -142,6 +159,7 @@ impl Roller {
             self.committed.insert(sequence.shard, sequence.last);
         }
         self.publish(sealed)?;
+        self.bound_pinned(sealed);
         self.table.upkeep();
         tracing::info!(
             table = %sealed.table.name,
@@ -171,6 +189,26 @@ impl Roller {
             shard.release(self.committed(shard.shard));
         }
         Ok(())
+    }
+
+    /// Ends the readers that keep more rolled events in memory than they may, oldest tables first.
+    /// The table that has just been rolled counts from the next roll on.
+    fn bound_pinned(&mut self, sealed: &Sealed) {
+        self.rolled.retain(|rolled| rolled.table.strong_count() > 0);
+        let mut pinned: usize = self.rolled.iter().map(|rolled| rolled.bytes).sum();
+        for rolled in &self.rolled {
+            if pinned <= PINNED_BYTES_MAX {
+                break;
+            }
+            tracing::warn!(pinned, limit = PINNED_BYTES_MAX, "ending queries that keep rolled events in memory");
+            self.pool.stop_older(rolled.version);
+            pinned -= rolled.bytes;
+        }
+        self.rolled.push_back(Rolled {
+            table: Arc::downgrade(&sealed.table),
+            bytes: sealed.bytes,
+            version: self.table.version(),
+        });
     }
 
     fn committed(&self, shard: u32) -> i64 {

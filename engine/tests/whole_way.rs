@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use ringlake_engine::query::QueryRequest;
+use ringlake_engine::query::{QueryError, QueryRequest};
 use ringlake_engine::{Config, Engine, Error, Ingest, IngestError, Readiness, verify};
 use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_bound};
 
@@ -32,21 +32,20 @@ fn open(config: Config) -> (Engine, Vec<Ingest>) {
 fn send(ingest: &mut Ingest, first: usize, events: usize) {
     let lines: Vec<String> = (first..first + events)
         .map(|number| {
-            format!(
-                r#"{{"event":"e{}","tenant":"t{}","user_id":"{number}"}}"#,
-                number % 7,
-                number % 3
-            )
+            let (event, tenant) = (number % 7, number % 3);
+            format!(r#"{{"event":"e{event}","tenant":"t{tenant}","user_id":"{number}"}}"#)
         })
         .collect();
-    let body = lines.join("\n");
+    send_body(ingest, &lines.join("\n"), events);
+}
+
+fn send_body(ingest: &mut Ingest, body: &str, events: usize) {
     let request = Request {
         received_at: 1_795_000_000_000_000,
         source: Source::Import,
         tenant: Tenant::Open,
         correct_clock: false,
     };
-    ingest.tally().receive(events);
     let mut room = loop {
         match ingest.reserve(record_bound(body.len())) {
             Ok(room) => break room,
@@ -58,6 +57,7 @@ fn send(ingest: &mut Ingest, first: usize, events: usize) {
         .decode(body.as_bytes(), &request, &Limits::default(), Mode::Whole, &mut room)
         .unwrap();
     assert_eq!(decoded.accepted, events);
+    room.tally().receive(events);
     let ticket = room.commit(decoded.record_len);
     ingest.acks().wait_blocking(ticket).unwrap();
 }
@@ -301,4 +301,49 @@ fn verify_names_what_is_missing() {
     std::fs::remove_file(scratch.path().join("log/0/00000000000000000002.log")).unwrap();
     let report = verify(scratch.path(), None).unwrap();
     assert_eq!(report.problems, ["shard 0: numbers 11 to 20 are missing from the log"]);
+}
+
+/// Rule 12: what only readers keep in memory is bounded. Two readers that never read on hold one
+/// table of 42 MB each; the older one is ended, the younger one goes on.
+#[test]
+fn the_oldest_reader_is_ended_when_readers_pin_too_many_rolled_events() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut config = config(scratch.path());
+    config.ring_bytes = 8 << 20;
+    let (engine, mut ingests) = open(config);
+    let long = "x".repeat(200_000);
+    let mut store_megabytes = |batches: usize| {
+        for _ in 0..batches {
+            let lines: Vec<String> = (0..16).map(|_| format!(r#"{{"event":"{long}"}}"#)).collect();
+            send_body(&mut ingests[0], &lines.join("\n"), 16);
+        }
+        engine.flush().unwrap();
+    };
+    let reader = || {
+        let sql = "SELECT e.event FROM events AS e, range(100000)";
+        let mut stream = engine.query(QueryRequest::new(sql)).unwrap();
+        stream.blocking_ready().unwrap();
+        stream
+    };
+    store_megabytes(13);
+    let mut older = reader();
+    engine.roll().unwrap();
+    store_megabytes(13);
+    let mut younger = reader();
+    engine.roll().unwrap();
+    store_megabytes(1);
+    engine.roll().unwrap();
+
+    let ended = loop {
+        match older.blocking_next() {
+            Some(Ok(_)) => {}
+            end => break end,
+        }
+    };
+    assert!(matches!(ended, Some(Err(QueryError::Outrun))), "{ended:?}");
+    for _ in 0..50 {
+        assert!(matches!(younger.blocking_next(), Some(Ok(_))));
+    }
+    drop((older, younger));
+    stop(&engine, ingests);
 }

@@ -102,8 +102,7 @@ impl Server {
 
     /// User and system time of all its threads so far, in seconds (steps of 10 ms).
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        cpu_seconds(&stat).with_context(|| format!("/proc/…/stat holds {stat:?}"))
+        cpu_seconds(self.child.id())
     }
 
     /// Resident memory, now and at most.
@@ -186,8 +185,14 @@ fn ready(address: SocketAddr) -> Result<bool> {
     Ok(&start == b"HTTP/1.1 200")
 }
 
-/// User and system time from `/proc/<pid>/stat`, whose second field may hold spaces.
-fn cpu_seconds(stat: &str) -> Option<f64> {
+/// User and system time of a process so far, in seconds (steps of 10 ms).
+pub fn cpu_seconds(process: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    cpu_seconds_in(&stat).with_context(|| format!("/proc/{process}/stat holds {stat:?}"))
+}
+
+/// The same from the file's text, whose second field may hold spaces.
+fn cpu_seconds_in(stat: &str) -> Option<f64> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     let user: f64 = fields.next()?.parse().ok()?;
     let system: f64 = fields.next()?.parse().ok()?;
@@ -218,6 +223,6 @@ mod tests {
     #[test]
     fn processor_time_is_read_behind_a_name_with_spaces() {
         let stat = "7 (ring ) lake) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0";
-        assert_eq!(cpu_seconds(stat), Some(3.0));
+        assert_eq!(cpu_seconds_in(stat), Some(3.0));
     }
 }

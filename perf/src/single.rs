@@ -18,7 +18,7 @@ use ringlake_event::generate::Generator;
 
 use self::nginx::Nginx;
 use self::wrk::{Load, Outcome};
-use crate::bulk::client;
+use crate::bulk::{client, count_as_f64, megabytes};
 use crate::machine::Machine;
 use crate::report::{Column, Report, number, verdict};
 use crate::server::{self, Server};
@@ -34,8 +34,9 @@ const EMPTY: &str = "nginx 204";
 const LOGGED: &str = "nginx log";
 const DISK: &str = "ack=disk";
 const MEMORY: &str = "ack=memory";
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 6] = [
     Column { name: RATE, decimals: 0 },
+    Column { name: "cpu us/request", decimals: 2 },
     Column { name: "p50 ms", decimals: 2 },
     Column { name: "p99 ms", decimals: 2 },
     Column { name: "non-2xx", decimals: 0 },
@@ -81,12 +82,11 @@ pub fn run(options: &Options) -> Result<()> {
         eprintln!("round {round} of {}", options.rounds);
         let directory = scratch.path().join("nginx");
         let (empty, logged) = theirs(&directory, &load)?;
-        report.add(EMPTY, round, &values(&empty, f64::NAN));
-        report.add(LOGGED, round, &values(&logged, f64::NAN));
+        report.add(EMPTY, round, &empty);
+        report.add(LOGGED, round, &logged);
         for (side, ack) in [(DISK, "disk"), (MEMORY, "memory")] {
             let data = scratch.path().join("data");
-            let (outcome, peak) = ours(&binary, &data, ack, &load)?;
-            report.add(side, round, &values(&outcome, peak));
+            report.add(side, round, &ours(&binary, &data, ack, &load)?);
         }
     }
     let ratio = report.median(DISK, RATE) / report.median(LOGGED, RATE);
@@ -119,22 +119,31 @@ fn load(scratch: &Path, options: &Options) -> Result<Load> {
     })
 }
 
+/// The values of a side, in the order of [`COLUMNS`].
+type Values = [f64; 6];
+
 /// nginx, answering at once and writing the bodies to a file.
-fn theirs(directory: &Path, load: &Load) -> Result<(Outcome, Outcome)> {
+fn theirs(directory: &Path, load: &Load) -> Result<(Values, Values)> {
     let nginx = Nginx::start(directory, CORE)?;
+    let start = nginx.cpu_seconds()?;
     let empty = load.run(nginx.empty())?;
+    let middle = nginx.cpu_seconds()?;
     let logged = load.run(nginx.logged())?;
+    let end = nginx.cpu_seconds()?;
     let log = nginx.stop()?;
     nginx::check(&log, &load.events, logged.requests)?;
     fs::remove_dir_all(directory)?;
     rustix::fs::sync();
-    Ok((empty, logged))
+    let none = f64::NAN;
+    Ok((values(&empty, middle - start, none), values(&logged, end - middle, none)))
 }
 
-/// ringlake at one level of acknowledgement, and its peak resident memory in MB.
-fn ours(binary: &Path, data: &Path, ack: &str, load: &Load) -> Result<(Outcome, f64)> {
+/// ringlake at one level of acknowledgement.
+fn ours(binary: &Path, data: &Path, ack: &str, load: &Load) -> Result<Values> {
     let server = Server::start(binary, data, &["--ack", ack], Some(CORE))?;
+    let start = server.cpu_seconds()?;
     let outcome = load.run(server.address())?;
+    let cpu = server.cpu_seconds()? - start;
     let peak = server.memory()?.peak;
     client::flush(server.address())?;
     let count = client::count(server.address())?;
@@ -148,16 +157,16 @@ fn ours(binary: &Path, data: &Path, ack: &str, load: &Load) -> Result<(Outcome, 
     ensure!(status.success(), "the server ended with {status}");
     fs::remove_dir_all(data).context("cannot remove the round's data directory")?;
     rustix::fs::sync();
-    Ok((outcome, crate::bulk::megabytes(peak)))
+    Ok(values(&outcome, cpu, megabytes(peak)))
 }
 
-/// In the order of [`COLUMNS`].
-fn values(outcome: &Outcome, peak_mb: f64) -> [f64; 5] {
+fn values(outcome: &Outcome, cpu_seconds: f64, peak_mb: f64) -> Values {
     [
         outcome.rate,
+        1e6 * cpu_seconds / count_as_f64(outcome.requests),
         outcome.p50_ms,
         outcome.p99_ms,
-        crate::bulk::count_as_f64(outcome.refused),
+        count_as_f64(outcome.refused),
         peak_mb,
     ]
 }

@@ -57,13 +57,16 @@ pub struct Place {
     pub config: Option<PathBuf>,
 }
 
+/// What `serve` does that its flags do not tell.
+const SERVE_NOTES: &str = "\
+While no key exists the server is open, and therefore listens on loopback addresses only.
+SIGTERM and SIGINT stop it in order; a second one stops it at once.";
+
 /// `ringlake serve`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "While no key exists the server is open, and therefore listens on loopback \
-addresses only.\nSIGTERM and SIGINT stop it in order; a second one stops it at once.\n\
---help lists the keys of the configuration file.",
-    after_long_help = crate::config::help()
+    after_help = format!("{SERVE_NOTES}\n--help lists the keys of the configuration file."),
+    after_long_help = format!("{SERVE_NOTES}\n\n{}", crate::config::help())
 )]
 pub struct Serve {
     /// Where the data lies.

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
 
+use std::time::Instant;
+
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use arrow::ipc::reader::StreamReader;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
-use support::{Answer, Server};
+use support::{Answer, PATIENCE, Server};
 
 mod support;
 
@@ -176,4 +178,48 @@ fn a_query_that_takes_too_long_is_a_timeout() {
     let sql = "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range + b.range = 7";
     let answer = server.post("/v1/query", sql);
     assert_eq!((answer.status, answer.error()["code"].as_str()), (408, Some("query_timeout")));
+}
+
+/// Longer than any test waits.
+const ENDLESS: &str =
+    "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range + b.range = 7";
+
+#[test]
+fn a_client_that_goes_away_ends_its_query_and_others_are_told_to_wait() {
+    let server = Server::with(&[("RINGLAKE_QUERY_WORKERS", "1"), ("RINGLAKE_QUERY_WAITING", "0")]);
+    let mut endless = server.connect();
+    let head = "POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length:";
+    endless.send(format!("{head} {}\r\n\r\n{ENDLESS}", ENDLESS.len()).as_bytes());
+    let until = Instant::now() + PATIENCE;
+    let refused = loop {
+        let answer = server.post("/v1/query", "SELECT 1");
+        if answer.status != 200 {
+            break answer;
+        }
+        assert!(Instant::now() < until, "the only worker is taken");
+    };
+    assert_eq!((refused.status, refused.error()["code"].as_str()), (429, Some("too_many_queries")));
+    assert!(refused.header("retry-after").is_some());
+    drop(endless);
+    while server.post("/v1/query", "SELECT 1").status != 200 {
+        assert!(Instant::now() < until, "the worker is free again");
+    }
+}
+
+#[test]
+fn a_client_that_reads_no_further_ends_its_query() {
+    let server = Server::with(&[
+        ("RINGLAKE_QUERY_WORKERS", "1"),
+        ("RINGLAKE_QUERY_WAITING", "0"),
+        ("RINGLAKE_HTTP_IDLE_TIMEOUT_MS", "1000"),
+    ]);
+    let sql = "SELECT range AS n FROM range(1000000000000)";
+    let mut silent = server.connect();
+    let head = "POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length:";
+    silent.send(format!("{head} {}\r\n\r\n{sql}", sql.len()).as_bytes());
+    silent.stream.get_ref().peek(&mut [0; 1]).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while server.post("/v1/query", "SELECT 1").status != 200 {
+        assert!(Instant::now() < until, "the worker is free again");
+    }
 }

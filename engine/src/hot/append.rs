@@ -20,13 +20,36 @@ const DAY_MICROS: i64 = 86_400_000_000;
 /// Where `received_at` stands in a logged row.
 const RECEIVED_AT: usize = 7;
 
-/// Turns logged batches into the rows of a hot table: one batch, with `node`, `shard`, `sequence`
-/// and `date` filled in.
+/// Logged rows are joined until there are this many: DuckDB takes them in vectors of 2,048, and
+/// group commit makes batches of a few.
+const JOINED_ROWS_MIN: usize = 2_048;
+
+/// Turns logged batches into the rows of a hot table, with `node`, `shard`, `sequence` and `date`
+/// filled in. Large batches keep their buffers, small ones are joined.
 ///
 /// # Errors
 /// When the batches do not have the log's schema.
-pub fn rows_of(node: &str, batches: &[LogBatch]) -> Result<RecordBatch, ArrowError> {
-    let logged = concat_batches(&log_schema(), batches.iter().map(|batch| &batch.batch))?;
+pub fn rows_of(node: &str, batches: &[LogBatch]) -> Result<Vec<RecordBatch>, ArrowError> {
+    let mut rows = Vec::new();
+    let mut rest = batches;
+    while !rest.is_empty() {
+        let mut joined = 0;
+        let enough = rest.iter().position(|batch| {
+            joined += batch.batch.num_rows();
+            joined >= JOINED_ROWS_MIN
+        });
+        let (group, left) = rest.split_at(enough.map_or(rest.len(), |last| last + 1));
+        rows.push(joined_rows(node, group)?);
+        rest = left;
+    }
+    Ok(rows)
+}
+
+fn joined_rows(node: &str, batches: &[LogBatch]) -> Result<RecordBatch, ArrowError> {
+    let logged = match batches {
+        [batch] => batch.batch.clone(),
+        many => concat_batches(&log_schema(), many.iter().map(|batch| &batch.batch))?,
+    };
     let rows = logged.num_rows();
     let mut shards = Vec::with_capacity(rows);
     let mut sequences = Vec::with_capacity(rows);
@@ -93,12 +116,12 @@ impl HotAppender {
         self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {name}"))
     }
 
-    /// Appends `rows`, which have [`hot_schema`], all or none. They must be fewer than 204,800:
-    /// there DuckDB's appender commits on its own.
+    /// Appends `rows`, which have [`hot_schema`], all or none. They must be fewer than 204,800
+    /// together: there DuckDB's appender commits on its own.
     ///
     /// # Errors
     /// DuckDB's; the table is as before then.
-    pub fn append(&mut self, name: &str, rows: &RecordBatch) -> Result<(), Refused> {
+    pub fn append(&mut self, name: &str, rows: &[RecordBatch]) -> Result<(), Refused> {
         self.chunks.append(name, rows)
     }
 
@@ -198,8 +221,8 @@ mod tests {
         let (_scratch, mut appender) = appender();
         let rows = rows_of("0123456789ab", &[logged(1, &[r#"{"event":"a"}"#.into()])]).unwrap();
         assert!(appender.append("hot_9", &rows).is_err());
-        let narrow = rows.project(&[0, 1]).unwrap();
-        assert!(appender.append("hot_1", &narrow).is_err());
+        let narrow = rows[0].project(&[0, 1]).unwrap();
+        assert!(appender.append("hot_1", &[rows[0].clone(), narrow]).is_err());
         assert_eq!(appender.count("hot_1").unwrap(), 0);
         appender.append("hot_1", &rows).unwrap();
         assert_eq!(appender.count("hot_1").unwrap(), 1);

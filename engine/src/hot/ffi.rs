@@ -142,8 +142,8 @@ impl ChunkAppender {
     }
 
     /// Appends `rows` to `table`, all or none.
-    pub(super) fn append(&mut self, table: &str, rows: &RecordBatch) -> Result<(), Refused> {
-        if rows.schema_ref() != &self.schema {
+    pub(super) fn append(&mut self, table: &str, rows: &[RecordBatch]) -> Result<(), Refused> {
+        if rows.iter().any(|batch| batch.schema_ref() != &self.schema) {
             return Err(Refused("the batch has another schema than the appender".into()));
         }
         let table = c_string(table)?;
@@ -175,18 +175,20 @@ impl ChunkAppender {
     fn append_chunks(
         &self,
         appender: ffi::duckdb_appender,
-        rows: &RecordBatch,
+        rows: &[RecordBatch],
     ) -> Result<(), Refused> {
-        for start in (0..rows.num_rows()).step_by(CHUNK_ROWS) {
-            let slice = rows.slice(start, CHUNK_ROWS.min(rows.num_rows() - start));
-            let mut chunk = self.chunk(slice)?;
-            // SAFETY: appender and chunk are live.
-            let state = unsafe { ffi::duckdb_append_data_chunk(appender, chunk) };
-            // SAFETY: the chunk came from `duckdb_data_chunk_from_arrow` and is destroyed once;
-            // the appender has copied it, or failed.
-            unsafe { ffi::duckdb_destroy_data_chunk(&raw mut chunk) };
-            if state != ffi::DuckDBSuccess {
-                return appender_error(appender);
+        for batch in rows {
+            for start in (0..batch.num_rows()).step_by(CHUNK_ROWS) {
+                let slice = batch.slice(start, CHUNK_ROWS.min(batch.num_rows() - start));
+                let mut chunk = self.chunk(slice)?;
+                // SAFETY: appender and chunk are live.
+                let state = unsafe { ffi::duckdb_append_data_chunk(appender, chunk) };
+                // SAFETY: the chunk came from `duckdb_data_chunk_from_arrow` and is destroyed
+                // once; the appender has copied it, or failed.
+                unsafe { ffi::duckdb_destroy_data_chunk(&raw mut chunk) };
+                if state != ffi::DuckDBSuccess {
+                    return appender_error(appender);
+                }
             }
         }
         // SAFETY: the appender is live.

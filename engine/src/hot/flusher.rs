@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use arrow::ipc::writer::FileWriter;
 use crossbeam_channel::{Receiver, Sender, never};
 
@@ -14,6 +15,7 @@ use crate::config::HotConfig;
 use crate::error::{Error, chain};
 use crate::log::{Quarantined, set_aside};
 use crate::metrics::Operations;
+use crate::schema::hot_schema;
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
 
 /// How often an append is tried before its batch is set aside.
@@ -30,6 +32,8 @@ const FLUSH_ROWS_MAX: usize = 204_799;
 pub(crate) struct Sealed {
     pub table: Arc<HotTable>,
     pub rows: usize,
+    /// Their size as Arrow data.
+    pub bytes: usize,
     /// The highest number of each shard that is in it or in an earlier table.
     pub sequences: Vec<(u32, i64)>,
 }
@@ -96,6 +100,7 @@ struct Open {
 struct Pending {
     batches: Vec<LogBatch>,
     rows: usize,
+    bytes: usize,
 }
 
 impl Flusher {
@@ -112,6 +117,7 @@ impl Flusher {
                 recv(self.messages) -> message => match message {
                     Ok(Message::Batch(batch)) => {
                         pending.rows += batch.batch.num_rows();
+                        pending.bytes += batch.bytes;
                         pending.batches.push(batch);
                     }
                     Ok(Message::Marker(marker)) => {
@@ -129,7 +135,9 @@ impl Flusher {
                 }
                 recv(timeout) -> _ => {}
             }
-            if pending.rows >= self.config.flush_rows {
+            if pending.rows >= self.config.flush_rows
+                || pending.bytes >= self.config.queue_bytes / 2
+            {
                 self.flush(&mut pending, &mut open, &mut sequences);
             }
             let oldest = pending.batches.first().map(|batch| batch.durable.elapsed());
@@ -148,7 +156,7 @@ impl Flusher {
         flush.into_iter().chain(roll).min()
     }
 
-    /// Appends everything that waits, in the sizes that measured well.
+    /// Appends everything that waits.
     fn flush_all(
         &mut self,
         pending: &mut Pending,
@@ -160,17 +168,13 @@ impl Flusher {
         }
     }
 
-    /// Appends whole batches: a row group and what its last batch brings, or, when less waits, as
-    /// many as fit the smaller size.
+    /// Appends whole batches, as many as one flush may carry.
     fn flush(&mut self, pending: &mut Pending, open: &mut Open, sequences: &mut Vec<(u32, i64)>) {
-        let row_group = pending.rows >= self.config.flush_rows;
-        let enough = if row_group { self.config.flush_rows } else { usize::MAX };
-        let most = if row_group { FLUSH_ROWS_MAX } else { self.config.clock_flush_rows };
         let mut taken = 0;
         let mut count = 0;
         for batch in &pending.batches {
             let next = batch.batch.num_rows();
-            if count > 0 && (taken >= enough || taken + next > most) {
+            if count > 0 && (taken >= self.config.flush_rows || taken + next > FLUSH_ROWS_MAX) {
                 break;
             }
             taken += next;
@@ -188,6 +192,7 @@ impl Flusher {
             }
         }
         let bytes: usize = batches.iter().map(|batch| batch.bytes).sum();
+        pending.bytes -= bytes;
         open.bytes += bytes;
         open.first_row.get_or_insert(began);
         drop(batches);
@@ -229,9 +234,8 @@ impl Flusher {
 
     fn try_append(&mut self, batches: &[LogBatch], table: &str) -> Result<usize, String> {
         let rows = rows_of(&self.node, batches).map_err(|error| chain(&error))?;
-        let count = rows.num_rows();
         self.appender.append(table, &rows).map_err(|error| chain(&error))?;
-        Ok(count)
+        Ok(rows.iter().map(RecordBatch::num_rows).sum())
     }
 
     /// Memory comes back as queries end and rolls finish. True once the append went through,
@@ -312,7 +316,12 @@ impl Flusher {
         });
         let full =
             std::mem::replace(open, Open { number, table, rows: 0, bytes: 0, first_row: None });
-        let sealed = Sealed { table: full.table, rows: full.rows, sequences: sequences.to_vec() };
+        let sealed = Sealed {
+            table: full.table,
+            rows: full.rows,
+            bytes: full.bytes,
+            sequences: sequences.to_vec(),
+        };
         // Waits while the roller is busy. It ends before the flusher only at shutdown, and then
         // the log brings these rows back.
         let _ = self.roller.send(ToRoller::Roll(sealed));
@@ -342,9 +351,10 @@ impl Flusher {
 /// The batch as an Arrow file with all columns of the hot table.
 fn encode_file(node: &str, batch: &LogBatch) -> Result<Vec<u8>, Error> {
     let encode = || {
-        let rows = rows_of(node, std::slice::from_ref(batch))?;
-        let mut writer = FileWriter::try_new(Vec::new(), &rows.schema())?;
-        writer.write(&rows)?;
+        let mut writer = FileWriter::try_new(Vec::new(), &hot_schema())?;
+        for rows in rows_of(node, std::slice::from_ref(batch))? {
+            writer.write(&rows)?;
+        }
         writer.into_inner()
     };
     encode().map_err(|source| Error::Arrow { action: "encode a quarantine file", source })

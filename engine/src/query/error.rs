@@ -35,6 +35,10 @@ pub enum QueryError {
         /// The configured longest wait.
         wait: Duration,
     },
+    /// The query ran on while so much was rolled that the events it still reads from memory
+    /// exceeded their bound.
+    #[error("the query was ended because newer events need the memory that it reads from")]
+    Outrun,
     /// The engine is starting or shutting down.
     #[error("the engine does not take queries now")]
     NotReady,

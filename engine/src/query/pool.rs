@@ -107,7 +107,7 @@ impl Pool {
         let timeout = request.timeout.map_or(limit, |timeout| timeout.min(limit));
         let (feed, receiving) = feed();
         let (planned, plan) = crossbeam_channel::bounded(1);
-        let watch = self.watchdog.watch();
+        let watch = self.watchdog.watch(snapshot.version);
         self.enqueue(Job { request, timeout, snapshot, watch: Arc::clone(&watch), feed, planned })?;
 
         let plan = match plan.recv_timeout(self.config.wait) {
@@ -118,6 +118,12 @@ impl Pool {
             Ok(plan) => plan,
         };
         Ok(receiving.into_stream(plan?, watch))
+    }
+
+    /// Ends every running query whose snapshot is older than Delta version `version`, because it
+    /// keeps rolled hot tables in memory.
+    pub fn stop_older(&self, version: u64) {
+        self.watchdog.stop_older(version);
     }
 
     /// Queries that run now. Statistics: it may be old when it is read.

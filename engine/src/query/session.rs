@@ -68,6 +68,7 @@ impl Session {
                 Reason::Deadline => QueryError::Timeout { after: job.timeout },
                 Reason::Dropped => QueryError::failed("nobody reads the result"),
                 Reason::Shutdown => QueryError::NotReady,
+                Reason::Outrun => QueryError::Outrun,
             }),
             _ => result,
         };

@@ -33,11 +33,15 @@ pub(super) enum Reason {
     Dropped,
     /// The engine shuts down.
     Shutdown,
+    /// Its snapshot keeps rolled hot tables in memory beyond their bound.
+    Outrun,
 }
 
 /// What the watchdog knows about one query.
 pub(super) struct Watch {
     state: Mutex<State>,
+    /// The Delta version of the query's snapshot.
+    version: u64,
     /// To the watchdog.
     messages: Sender<Message>,
 }
@@ -56,6 +60,8 @@ enum Message {
     Look,
     /// Stop every query, those still to come included.
     StopAll,
+    /// Stop every query whose snapshot is older than this Delta version.
+    StopOlder(u64),
     /// End the thread.
     End,
 }
@@ -136,9 +142,14 @@ impl Watchdog {
         Ok(Self { messages, thread: Some(thread) })
     }
 
-    /// A watch for one query.
-    pub(super) fn watch(&self) -> Arc<Watch> {
-        Arc::new(Watch { state: Mutex::default(), messages: self.messages.clone() })
+    /// A watch for one query over a snapshot of `version`.
+    pub(super) fn watch(&self, version: u64) -> Arc<Watch> {
+        Arc::new(Watch { state: Mutex::default(), version, messages: self.messages.clone() })
+    }
+
+    /// Stops every running query whose snapshot is older than `version`.
+    pub(super) fn stop_older(&self, version: u64) {
+        let _ = self.messages.send(Message::StopOlder(version));
     }
 
     /// Stops every query that runs or is about to.
@@ -183,6 +194,10 @@ fn run(messages: &Receiver<Message>) {
             Ok(Message::StopAll) => {
                 stopping = true;
                 watched.iter().for_each(|watch| watch.stop(Reason::Shutdown));
+            }
+            Ok(Message::StopOlder(version)) => {
+                let old = watched.iter().filter(|watch| watch.version < version);
+                old.for_each(|watch| watch.stop(Reason::Outrun));
             }
             Ok(Message::Look) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayBuilder, ArrayRef, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
 };
 use ringlake_event::Record;
 
@@ -79,25 +79,25 @@ impl BatchBuilder {
     #[must_use]
     pub fn finish(&mut self) -> (RecordBatch, usize) {
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.message_id.finish()),
-            Arc::new(self.tenant.finish()),
-            Arc::new(self.kind.finish()),
-            Arc::new(self.event.finish()),
+            finish_text(&mut self.message_id),
+            finish_text(&mut self.tenant),
+            finish_text(&mut self.kind),
+            finish_text(&mut self.event),
             Arc::new(self.timestamp.finish()),
             Arc::new(self.original_timestamp.finish()),
             Arc::new(self.sent_at.finish()),
             Arc::new(self.received_at.finish()),
-            Arc::new(self.user_id.finish()),
-            Arc::new(self.anonymous_id.finish()),
-            Arc::new(self.session_id.finish()),
+            finish_text(&mut self.user_id),
+            finish_text(&mut self.anonymous_id),
+            finish_text(&mut self.session_id),
             Arc::new(self.visitor_id.finish()),
-            Arc::new(self.url.finish()),
-            Arc::new(self.referrer.finish()),
-            Arc::new(self.user_agent.finish()),
-            Arc::new(self.ip.finish()),
-            Arc::new(self.properties.finish()),
-            Arc::new(self.context.finish()),
-            Arc::new(self.source.finish()),
+            finish_text(&mut self.url),
+            finish_text(&mut self.referrer),
+            finish_text(&mut self.user_agent),
+            finish_text(&mut self.ip),
+            finish_text(&mut self.properties),
+            finish_text(&mut self.context),
+            finish_text(&mut self.source),
         ];
         self.rows = 0;
         let batch = RecordBatch::try_new(log_schema(), columns)
@@ -105,4 +105,13 @@ impl BatchBuilder {
         let bytes = batch_bytes(&batch);
         (batch, bytes)
     }
+}
+
+/// The column, and a builder of its size for the next one: batches under load are alike, and a
+/// buffer that grows by doubling would hold up to twice its bytes while the batch waits.
+fn finish_text(builder: &mut StringBuilder) -> ArrayRef {
+    let bytes = builder.values_slice().len();
+    let rows = builder.len();
+    let next = StringBuilder::with_capacity(rows + rows / 8, bytes + bytes / 8);
+    Arc::new(std::mem::replace(builder, next).finish())
 }

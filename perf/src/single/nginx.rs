@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::server::cpu_seconds;
+
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A running nginx; gone when dropped.
@@ -56,6 +58,11 @@ impl Nginx {
     #[must_use]
     pub fn logged(&self) -> SocketAddr {
         self.logged
+    }
+
+    /// User and system time so far, in seconds.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        cpu_seconds(self.child.id())
     }
 
     /// Stops it in order, which writes the rest of the buffer, and names the log.

@@ -53,7 +53,7 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
     let code = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let mut signals = Signals::new().context("cannot listen for signals")?;
-        greet(address);
+        greet(address, app.config.log_format);
         let accepting =
             accept::run(listener, targets, app.config.http.connections_max, app.stopping.clone());
         let accepting = tokio::spawn(accepting);
@@ -130,12 +130,17 @@ fn stop(app: &App, loops: Vec<JoinHandle<()>>, asked: Instant) -> Result<u8> {
 }
 
 /// Tells whoever started the server where it is and how to talk to it.
-fn greet(address: SocketAddr) {
+fn greet(address: SocketAddr, format: LogFormat) {
+    const MODE: &str = "open mode: no keys exist, loopback only";
+    if format == LogFormat::Json {
+        tracing::info!(mode = MODE, "listening on http://{address}");
+        return;
+    }
     let version = env!("CARGO_PKG_VERSION");
     // Standard error may be closed; the server works without it.
     let _ = writeln!(
         std::io::stderr(),
-        "ringlake {version} listening on http://{address} (open mode: no keys exist, loopback only)\n\
+        "ringlake {version} listening on http://{address} ({MODE})\n\
          try: curl -d '{{\"event\":\"hello\"}}' http://{address}/v1/events",
     );
 }

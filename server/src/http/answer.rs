@@ -263,6 +263,7 @@ fn query_verdict(error: &QueryError) -> (StatusCode, &'static str, Option<u32>) 
         QueryError::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden", None),
         QueryError::Timeout { .. } => (StatusCode::REQUEST_TIMEOUT, "query_timeout", None),
         QueryError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_queries", Some(1)),
+        QueryError::Outrun => (StatusCode::SERVICE_UNAVAILABLE, "query_outrun", Some(1)),
         QueryError::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", Some(1)),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "query_failed", None),
     }

@@ -162,14 +162,14 @@ impl ServingLoop {
         let mut room = ingest.reserve(bound)?;
         let decoded = decode(&mut self.decoder.borrow_mut(), &mut room)?;
         debug_assert!(mode == Mode::Partial || decoded.rejected.is_empty());
-        let ticket = (decoded.record_len > 0).then(|| room.commit(decoded.record_len));
-        let tally = ingest.tally();
+        let tally = room.tally();
         tally.receive(decoded.accepted + decoded.rejected.len());
         for rejection in &decoded.rejected {
             let problem = Problem::Event(rejection.error.clone());
             tally.refuse(problem.refusal(), 1);
             self.shared.count_refusal(&problem);
         }
+        let ticket = (decoded.record_len > 0).then(|| room.commit(decoded.record_len));
         Ok((decoded, ticket))
     }
 

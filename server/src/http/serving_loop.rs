@@ -199,7 +199,8 @@ impl ServingLoop {
     async fn sweep(self: Rc<Self>) {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let limit = self.app.config.http.idle_timeout.as_millis().div_ceil(TICK.as_millis());
+        // One more than the timeout has, because the first may pass at once.
+        let limit = self.app.config.http.idle_timeout.as_millis().div_ceil(TICK.as_millis()) + 1;
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         loop {
             interval.tick().await;

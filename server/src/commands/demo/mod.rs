@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::query::table_from_stream;
 use super::{grouped, rate, runtime};
@@ -39,9 +40,9 @@ const QUERIES: [(&str, &str); 2] = [
     ),
     (
         "the busiest events",
-        "SELECT event, count(*) AS events, count(DISTINCT session_id) AS sessions, \
-         min(timestamp) AS first, max(timestamp) AS last \
-         FROM events GROUP BY event ORDER BY events DESC, event LIMIT 8",
+        "SELECT coalesce(event, type) AS name, count(*) AS events, \
+         count(DISTINCT session_id) AS sessions, min(timestamp) AS first, max(timestamp) AS last \
+         FROM events GROUP BY name ORDER BY events DESC, name LIMIT 8",
     ),
 ];
 
@@ -55,13 +56,26 @@ pub fn run(arguments: &Demo) -> Result<u8> {
     let outcome = runtime()?.block_on(async {
         tokio::select! {
             outcome = all_steps(arguments.events, &server.url) => outcome,
-            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            reason = interrupted() => Err(reason),
         }
     });
     let table = outcome?;
     server.stop()?;
     say(&place.farewell(&table))?;
     Ok(EXIT_FINE)
+}
+
+/// Waits until the user, or the system, wants no more: the server and the directory must not stay.
+async fn interrupted() -> anyhow::Error {
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(error) => return anyhow::Error::new(error).context("cannot listen for signals"),
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    anyhow::anyhow!("interrupted")
 }
 
 /// Where the demonstration leaves its data.
