@@ -32,7 +32,7 @@ impl Bench {
         let limits = DuckDbConfig { memory_limit: "4GB".into(), ..DuckDbConfig::default() };
         let database = Database::open(&limits, scratch.path(), scratch.path())
             .expect("the settings are close to the defaults");
-        let appender = HotAppender::new(database.connect().expect("the database is open"));
+        let mut appender = HotAppender::new(&database).expect("the database is open");
         appender.create("hot_1").expect("the table is new");
         let rows =
             rows_of("0123456789ab", &[support::batch(BATCH, 1)]).expect("the schema is the log's");

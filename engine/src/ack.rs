@@ -8,15 +8,15 @@
 //! One wake-up a batch, whatever the number of requests in it. A shard that ends settles
 //! everything: no request waits for ever.
 //!
-//! **Roles.** [`Settler`] belongs to the shard thread. [`Acks`] belongs to the serving loop: it is
+//! **Roles.** `Settler` belongs to the shard thread. [`Acks`] belongs to the serving loop: it is
 //! neither `Send` nor locked, its waiting list is only touched there.
 //!
 //! **Ordering**
 //!
 //! | store | load | what it hands over |
 //! |---|---|---|
-//! | `settled` Release in [`Settler::settle`] | Acquire in [`Acks::outcome`] | the failed ranges up to it, the synced log |
-//! | `closed` Release in `Settler::drop` | Acquire in [`Acks::outcome`] | the last value of `settled` |
+//! | `settled` Release in `Settler::settle` | Acquire in `Shared::outcome` | the failed ranges up to it, the synced log |
+//! | `closed` Release in `Settler::drop` | Acquire in `Shared::outcome` | the last value of `settled` |
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -93,7 +93,7 @@ impl Settler {
             // Relaxed: published by the Release store of `settled` below.
             shared.failures.store(true, Ordering::Relaxed);
         }
-        // Release: pairs with the Acquire load in `Acks::outcome`; hands over the failed ranges.
+        // Release: pairs with the Acquire load in `Shared::outcome`; hands over the failed ranges.
         shared.settled.store(last, Ordering::Release);
         shared.wake();
     }
@@ -101,7 +101,7 @@ impl Settler {
 
 impl Drop for Settler {
     fn drop(&mut self) {
-        // Release: pairs with the Acquire load in `Acks::outcome`; a reader that sees the shard
+        // Release: pairs with the Acquire load in `Shared::outcome`; a reader that sees the shard
         // gone also sees its last `settled`.
         self.0.closed.store(true, Ordering::Release);
         self.0.wake();

@@ -24,7 +24,8 @@ use crate::config::{Config, LogConfig};
 use crate::directory::Directory;
 use crate::error::{Error, chain};
 use crate::hot::{
-    Database, Flusher, FlusherState, Goal, HotAppender, Marker, Message, Queue, queue,
+    Budget, Database, Flusher, FlusherState, Goal, HotAppender, Marker, Message, Queue, ToRoller,
+    queue,
 };
 use crate::ingest::{Gate, Ingest};
 use crate::lake::{Location, Table};
@@ -130,100 +131,108 @@ impl Engine {
         let table = Table::open_or_create(&location, directory.node())?;
         let orphans = table.remove_orphans()?;
         if !orphans.is_empty() {
-            tracing::info!(
-                files = orphans.len(),
-                "removed files of rolls that were never committed"
-            );
+            let files = orphans.len();
+            tracing::info!(files, "removed files of rolls that were never committed");
         }
         let temporary = directory.temporary();
         let database = Arc::new(Database::open(&config.duckdb, location.root(), &temporary)?);
-        let connect = || {
-            let refused = |source| Error::DuckDb { action: "open a connection", source };
-            database.connect().map_err(refused)
-        };
-
-        let (unused_sender, unused) = unbounded();
-        let first = Arc::new(HotTable::new("hot_1".into(), unused_sender.clone()));
-        let appender = HotAppender::new(&database)?;
-        appender
-            .create(&first.name)
-            .map_err(|source| Error::DuckDb { action: "create the first hot table", source })?;
+        let hot = OpenHot::new(&database)?;
         let snapshots = Arc::new(Snapshots::new(Snapshot {
             version: table.version(),
             files: table.live_files()?,
-            hot: vec![Arc::clone(&first)],
+            hot: vec![Arc::clone(&hot.table)],
         }));
 
         let gate = Arc::new(Gate::default());
         let (ingests, parts, markers) = make_shards(&config, &gate);
-        let shards: Arc<[_]> = parts.iter().map(|parts| Arc::clone(&parts.state)).collect();
         let (queue, messages, budget) = queue(config.hot.queue_bytes);
-        let operations = Arc::new(Operations::default());
-        let flusher_state = Arc::new(FlusherState::default());
-        let roller_state = Arc::new(RollerState::default());
         let committed = committed(&table, &directory, parts.len())?;
         let for_queries = Arc::clone(&database);
         let pool = Pool::start(config.query.clone(), move || for_queries.connect())
             .map_err(Error::io("start the query workers", "query"))?;
-        let pool = Arc::new(pool);
 
         let shared = Arc::new(Shared {
             gate,
-            shards: Arc::clone(&shards),
-            snapshots: Arc::clone(&snapshots),
+            shards: parts.iter().map(|parts| Arc::clone(&parts.state)).collect(),
+            snapshots,
             progress: Progress::default(),
-            flusher: Arc::clone(&flusher_state),
-            roller: Arc::clone(&roller_state),
-            operations: Arc::clone(&operations),
+            flusher: Arc::default(),
+            roller: Arc::default(),
+            operations: Arc::default(),
             failed: Mutex::new(None),
             closing: AtomicBool::new(false),
-            pool,
-            queue: queue.clone(),
+            pool: Arc::new(pool),
+            queue,
             markers,
             threads: Mutex::new(Vec::new()),
-            location: location.clone(),
+            location,
             config,
             directory,
         });
         let engine = Self { shared };
-
         // No sealed table waits in the channel: one is being rolled, one more holds the flusher.
         let (to_roller, rolls) = bounded(0);
-        let flusher = Flusher {
-            appender,
-            node: engine.node().to_owned(),
-            config: engine.shared.config.hot.clone(),
-            messages,
-            budget,
-            roller: to_roller,
-            snapshots: Arc::clone(&snapshots),
-            unused,
-            unused_sender,
-            quarantine: engine.shared.directory.quarantine(),
-            operations: Arc::clone(&operations),
-            state: Arc::clone(&flusher_state),
-        };
-        let sequences = committed.iter().map(|(shard, last)| (*shard, *last)).collect();
-        engine.spawn("flusher", move || flusher.run(first, sequences))?;
-        let roller = Roller {
-            connection: connect()?,
-            location,
-            table,
-            node: engine.node().to_owned(),
-            rolls,
-            snapshots,
-            shards,
-            flusher: flusher_state,
-            operations,
-            state: roller_state,
-            pool: Arc::clone(&engine.shared.pool),
-            committed: committed.clone(),
-            rolled: VecDeque::new(),
-        };
-        engine.spawn("roller", move || roller.run())?;
+        engine.start_flusher(hot, messages, budget, to_roller, &committed)?;
+        engine.start_roller(&database, table, rolls, committed.clone())?;
         let recovering = engine.clone();
         engine.spawn("recovery", move || recovering.recover(parts, &committed))?;
         Ok((engine, ingests))
+    }
+
+    fn start_flusher(
+        &self,
+        hot: OpenHot,
+        messages: Receiver<Message>,
+        budget: Arc<Budget>,
+        roller: Sender<ToRoller>,
+        committed: &BTreeMap<u32, i64>,
+    ) -> Result<(), Error> {
+        let shared = &self.shared;
+        let flusher = Flusher {
+            appender: hot.appender,
+            node: self.node().to_owned(),
+            config: shared.config.hot.clone(),
+            messages,
+            budget,
+            roller,
+            snapshots: Arc::clone(&shared.snapshots),
+            unused: hot.unused,
+            unused_sender: hot.unused_sender,
+            quarantine: shared.directory.quarantine(),
+            operations: Arc::clone(&shared.operations),
+            state: Arc::clone(&shared.flusher),
+        };
+        let sequences = committed.iter().map(|(shard, last)| (*shard, *last)).collect();
+        self.spawn("flusher", move || flusher.run(hot.table, sequences))
+    }
+
+    fn start_roller(
+        &self,
+        database: &Database,
+        table: Table,
+        rolls: Receiver<ToRoller>,
+        committed: BTreeMap<u32, i64>,
+    ) -> Result<(), Error> {
+        let shared = &self.shared;
+        let connection = database
+            .connect()
+            .map_err(|source| Error::DuckDb { action: "open a connection", source })?;
+        let roller = Roller {
+            connection,
+            location: shared.location.clone(),
+            table,
+            node: self.node().to_owned(),
+            rolls,
+            snapshots: Arc::clone(&shared.snapshots),
+            shards: Arc::clone(&shared.shards),
+            flusher: Arc::clone(&shared.flusher),
+            operations: Arc::clone(&shared.operations),
+            state: Arc::clone(&shared.roller),
+            pool: Arc::clone(&shared.pool),
+            committed,
+            rolled: VecDeque::new(),
+        };
+        self.spawn("roller", move || roller.run())
     }
 
     /// This node's id.
@@ -528,8 +537,28 @@ fn validate(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
+/// The first hot table, and what works on it.
+struct OpenHot {
+    appender: HotAppender,
+    table: Arc<HotTable>,
+    unused: Receiver<String>,
+    unused_sender: Sender<String>,
+}
+
+impl OpenHot {
+    fn new(database: &Database) -> Result<Self, Error> {
+        // Holds at most the names of the tables that exist.
+        let (unused_sender, unused) = unbounded();
+        let table = Arc::new(HotTable::new("hot_1".into(), unused_sender.clone()));
+        let appender = HotAppender::new(database)?;
+        appender
+            .create(&table.name)
+            .map_err(|source| Error::DuckDb { action: "create the first hot table", source })?;
+        Ok(Self { appender, table, unused, unused_sender })
+    }
+}
+
 /// One ring a shard, and both its ends.
-#[expect(clippy::type_complexity, reason = "three lists made together, taken apart at once")]
 fn make_shards(
     config: &Config,
     gate: &Arc<Gate>,

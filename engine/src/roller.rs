@@ -200,7 +200,11 @@ impl Roller {
             if pinned <= PINNED_BYTES_MAX {
                 break;
             }
-            tracing::warn!(pinned, limit = PINNED_BYTES_MAX, "ending queries that keep rolled events in memory");
+            tracing::warn!(
+                pinned,
+                limit = PINNED_BYTES_MAX,
+                "ending queries that keep rolled events in memory"
+            );
             self.pool.stop_older(rolled.version);
             pinned -= rolled.bytes;
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::ipc::writer::FileWriter;
-use crossbeam_channel::{Receiver, Sender, never};
+use crossbeam_channel::{Receiver, Sender, at, never};
 
 use super::queue::{Budget, Goal, Marker};
 use super::{HotAppender, LogBatch, Message, rows_of};
@@ -103,6 +103,14 @@ struct Pending {
     bytes: usize,
 }
 
+impl Pending {
+    fn push(&mut self, batch: LogBatch) {
+        self.rows += batch.batch.num_rows();
+        self.bytes += batch.bytes;
+        self.batches.push(batch);
+    }
+}
+
 impl Flusher {
     /// Runs until a stop message. `first` is the table that the first snapshot already names, and
     /// `sequences` how far the lake holds each shard.
@@ -110,30 +118,34 @@ impl Flusher {
         let mut open = Open { number: 1, table: first, rows: 0, bytes: 0, first_row: None };
         let mut pending = Pending::default();
         loop {
-            let timeout = self
-                .next_deadline(&pending, &open)
-                .map_or_else(never, |deadline| crossbeam_channel::at(deadline));
-            crossbeam_channel::select! {
-                recv(self.messages) -> message => match message {
-                    Ok(Message::Batch(batch)) => {
-                        pending.rows += batch.batch.num_rows();
-                        pending.bytes += batch.bytes;
-                        pending.batches.push(batch);
+            let timeout = self.next_deadline(&pending, &open).map_or_else(never, at);
+            let received = crossbeam_channel::select! {
+                recv(self.messages) -> message => Some(message.unwrap_or(Message::Stop)),
+                recv(self.unused) -> name => {
+                    if let Ok(name) = name {
+                        self.drop_table(&name);
                     }
-                    Ok(Message::Marker(marker)) => {
+                    None
+                }
+                recv(timeout) -> _ => None,
+            };
+            // Everything that waits comes along: after a pause every batch is past its time, and
+            // each on its own would be a flush of a few rows.
+            let mut next = received;
+            while let Some(message) = next {
+                match message {
+                    Message::Batch(batch) => pending.push(batch),
+                    Message::Marker(marker) => {
                         if marker.arrive() {
                             self.flush_all(&mut pending, &mut open, &mut sequences);
                             self.reach(&marker, &mut open, &sequences);
                         }
                     }
-                    Ok(Message::Stop) | Err(_) => return,
-                },
-                recv(self.unused) -> name => {
-                    if let Ok(name) = name {
-                        self.drop_table(&name);
-                    }
+                    Message::Stop => return,
                 }
-                recv(timeout) -> _ => {}
+                let room = pending.rows < self.config.flush_rows
+                    && pending.bytes < self.config.queue_bytes / 2;
+                next = room.then(|| self.messages.try_recv().ok()).flatten();
             }
             if pending.rows >= self.config.flush_rows
                 || pending.bytes >= self.config.queue_bytes / 2

@@ -30,7 +30,7 @@ pub const FRAME_BYTES_MAX: usize = 256 << 20;
 
 /// Frames whose buffers are smaller than this stay plain: LZ4 saves nothing on a handful of rows
 /// and costs a table reset for each of some forty buffers.
-const COMPRESS_BYTES_MIN: usize = 16 << 10;
+const COMPRESS_BYTES_MIN: usize = 64 << 10;
 
 /// The columns of a logged row: all but `node`, `shard` and `sequence`, which the headers hold.
 pub type LogSchema = SchemaRef;

@@ -130,7 +130,7 @@ impl SegmentReader {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn next(&mut self) -> io::Result<Option<Item>> {
+    pub fn next_item(&mut self) -> io::Result<Option<Item>> {
         let start = self.position;
         if start >= self.length {
             return Ok(None);

@@ -156,7 +156,7 @@ fn recover_segment(
     let mut last = reader.header().first_sequence - 1;
     let mut end = reader.position();
     let mut damage: Vec<Range<u64>> = Vec::new();
-    while let Some(item) = reader.next().map_err(Error::io("read the log segment", &path))? {
+    while let Some(item) = reader.next_item().map_err(Error::io("read the log segment", &path))? {
         match item {
             Item::Frame(frame) => {
                 for range in damage.drain(..) {
@@ -299,7 +299,9 @@ pub fn scan(directory: &Path, visit: &mut FrameVisitor<'_>) -> Result<Recovered,
             last: reader.header().first_sequence - 1,
             bytes: reader.position(),
         };
-        while let Some(item) = reader.next().map_err(Error::io("read the log segment", &path))? {
+        while let Some(item) =
+            reader.next_item().map_err(Error::io("read the log segment", &path))?
+        {
             match item {
                 Item::Frame(frame) => {
                     summary.last = summary.last.max(frame.last());
