@@ -30,3 +30,6 @@ pub use ffi::Refused;
 pub(crate) use flusher::{Flusher, FlusherState, Sealed, ToRoller};
 pub use queue::LogBatch;
 pub(crate) use queue::{Budget, Goal, Marker, Message, Queue, queue};
+
+#[cfg(test)]
+mod tests;
