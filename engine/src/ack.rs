@@ -51,9 +51,9 @@ struct Shared {
     failed: Mutex<VecDeque<RangeInclusive<u64>>>,
     /// The serving loop's driver.
     driver: AtomicWaker,
-    /// For callers without a runtime.
-    blocking: Condvar,
-    blocking_lock: Mutex<()>,
+    /// For callers without a runtime: how many wait.
+    blocking: Mutex<usize>,
+    unblocked: Condvar,
 }
 
 /// Failed ranges kept for requests that have not looked yet. A request looks as soon as its loop
@@ -111,9 +111,10 @@ impl Drop for Settler {
 impl Shared {
     fn wake(&self) {
         self.driver.wake();
-        // Taking the lock orders this wake-up after the check of a blocking waiter.
-        drop(lock(&self.blocking_lock));
-        self.blocking.notify_all();
+        // Under the lock a waiter has either not looked yet, or waits and is counted.
+        if *lock(&self.blocking) > 0 {
+            self.unblocked.notify_all();
+        }
     }
 
     fn outcome(&self, ticket: u64) -> Option<Result<(), NotDurable>> {
@@ -180,12 +181,14 @@ impl Acks {
     /// # Errors
     /// [`NotDurable`] when its batch was lost or the shard ended.
     pub fn wait_blocking(&self, ticket: Ticket) -> Result<(), NotDurable> {
-        let mut guard = lock(&self.shared.blocking_lock);
+        let mut waiting = lock(&self.shared.blocking);
         loop {
             if let Some(outcome) = self.shared.outcome(ticket.0) {
                 return outcome;
             }
-            guard = self.shared.blocking.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            *waiting += 1;
+            waiting = self.shared.unblocked.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            *waiting -= 1;
         }
     }
 

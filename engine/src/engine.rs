@@ -24,8 +24,8 @@ use crate::config::{Config, LogConfig};
 use crate::directory::Directory;
 use crate::error::{Error, chain};
 use crate::hot::{
-    Budget, Database, Flusher, FlusherState, Goal, HotAppender, Marker, Message, Queue, ToRoller,
-    queue,
+    Database, Flusher, FlusherState, Goal, HotAppender, Marker, Message, Queue, Receiving,
+    ToRoller, queue,
 };
 use crate::ingest::{Gate, Ingest};
 use crate::lake::{Location, Table};
@@ -145,7 +145,7 @@ impl Engine {
 
         let gate = Arc::new(Gate::default());
         let (ingests, parts, markers) = make_shards(&config, &gate);
-        let (queue, messages, budget) = queue(config.hot.queue_bytes);
+        let (queue, receiving) = queue(config.hot.queue_bytes);
         let committed = committed(&table, &directory, parts.len())?;
         let for_queries = Arc::clone(&database);
         let pool = Pool::start(config.query.clone(), move || for_queries.connect())
@@ -172,7 +172,7 @@ impl Engine {
         let engine = Self { shared };
         // No sealed table waits in the channel: one is being rolled, one more holds the flusher.
         let (to_roller, rolls) = bounded(0);
-        engine.start_flusher(hot, messages, budget, to_roller, &committed)?;
+        engine.start_flusher(hot, receiving, to_roller, &committed)?;
         engine.start_roller(&database, table, rolls, committed.clone())?;
         let recovering = engine.clone();
         engine.spawn("recovery", move || recovering.recover(parts, &committed))?;
@@ -182,8 +182,7 @@ impl Engine {
     fn start_flusher(
         &self,
         hot: OpenHot,
-        messages: Receiver<Message>,
-        budget: Arc<Budget>,
+        receiving: Receiving,
         roller: Sender<ToRoller>,
         committed: &BTreeMap<u32, i64>,
     ) -> Result<(), Error> {
@@ -192,8 +191,9 @@ impl Engine {
             appender: hot.appender,
             node: self.node().to_owned(),
             config: shared.config.hot.clone(),
-            messages,
-            budget,
+            messages: receiving.messages,
+            wakes: receiving.wakes,
+            budget: receiving.budget,
             roller,
             snapshots: Arc::clone(&shared.snapshots),
             unused: hot.unused,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::ipc::writer::FileWriter;
-use crossbeam_channel::{Receiver, Sender, at, never};
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use super::queue::{Budget, Goal, Marker};
 use super::{HotAppender, LogBatch, Message, rows_of};
@@ -76,6 +76,7 @@ pub(crate) struct Flusher {
     pub node: String,
     pub config: HotConfig,
     pub messages: Receiver<Message>,
+    pub wakes: Receiver<()>,
     pub budget: Arc<Budget>,
     pub roller: Sender<ToRoller>,
     pub snapshots: Arc<Snapshots>,
@@ -111,6 +112,17 @@ impl Pending {
     }
 }
 
+/// How much came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Received {
+    /// All that waited.
+    Everything,
+    /// Enough for a flush; more may wait.
+    AFlush,
+    /// The message that ends the thread.
+    Stop,
+}
+
 impl Flusher {
     /// Runs until a stop message. `first` is the table that the first snapshot already names, and
     /// `sequences` how far the lake holds each shard.
@@ -118,43 +130,21 @@ impl Flusher {
         let mut open = Open { number: 1, table: first, rows: 0, bytes: 0, first_row: None };
         let mut pending = Pending::default();
         loop {
-            let timeout = self.next_deadline(&pending, &open).map_or_else(never, at);
-            let received = crossbeam_channel::select! {
-                recv(self.messages) -> message => Some(message.unwrap_or(Message::Stop)),
-                recv(self.unused) -> name => {
-                    if let Ok(name) = name {
-                        self.drop_table(&name);
-                    }
-                    None
+            // Nobody wakes this thread for a batch: one that waits is seen at the next turn, and
+            // a shard saves a system call and this core two context switches a sync.
+            let _ = self.wakes.recv_timeout(self.config.flush_interval);
+            loop {
+                let received = self.receive(&mut pending, &mut open, &mut sequences);
+                if received == Received::Stop {
+                    return;
                 }
-                recv(timeout) -> _ => None,
-            };
-            // Everything that waits comes along: after a pause every batch is past its time, and
-            // each on its own would be a flush of a few rows.
-            let mut next = received;
-            while let Some(message) = next {
-                match message {
-                    Message::Batch(batch) => pending.push(batch),
-                    Message::Marker(marker) => {
-                        if marker.arrive() {
-                            self.flush_all(&mut pending, &mut open, &mut sequences);
-                            self.reach(&marker, &mut open, &sequences);
-                        }
-                    }
-                    Message::Stop => return,
-                }
-                let room = pending.rows < self.config.flush_rows
-                    && pending.bytes < self.config.queue_bytes / 2;
-                next = room.then(|| self.messages.try_recv().ok()).flatten();
-            }
-            if pending.rows >= self.config.flush_rows
-                || pending.bytes >= self.config.queue_bytes / 2
-            {
-                self.flush(&mut pending, &mut open, &mut sequences);
-            }
-            let oldest = pending.batches.first().map(|batch| batch.durable.elapsed());
-            if oldest.is_some_and(|age| age >= self.config.flush_interval) {
                 self.flush_all(&mut pending, &mut open, &mut sequences);
+                if received == Received::Everything {
+                    break;
+                }
+            }
+            while let Ok(name) = self.unused.try_recv() {
+                self.drop_table(&name);
             }
             if open.first_row.is_some_and(|since| since.elapsed() >= self.config.roll_age) {
                 self.seal(&mut open, &sequences);
@@ -162,10 +152,27 @@ impl Flusher {
         }
     }
 
-    fn next_deadline(&self, pending: &Pending, open: &Open) -> Option<Instant> {
-        let flush = pending.batches.first().map(|batch| batch.durable + self.config.flush_interval);
-        let roll = open.first_row.map(|since| since + self.config.roll_age);
-        flush.into_iter().chain(roll).min()
+    /// Takes what waits, as much as one flush may carry.
+    fn receive(
+        &mut self,
+        pending: &mut Pending,
+        open: &mut Open,
+        sequences: &mut Vec<(u32, i64)>,
+    ) -> Received {
+        while pending.rows < self.config.flush_rows && pending.bytes < self.config.queue_bytes / 2 {
+            match self.messages.try_recv() {
+                Ok(Message::Batch(batch)) => pending.push(batch),
+                Ok(Message::Marker(marker)) => {
+                    if marker.arrive() {
+                        self.flush_all(pending, open, sequences);
+                        self.reach(&marker, open, sequences);
+                    }
+                }
+                Ok(Message::Stop) | Err(TryRecvError::Disconnected) => return Received::Stop,
+                Err(TryRecvError::Empty) => return Received::Everything,
+            }
+        }
+        Received::AFlush
     }
 
     /// Appends everything that waits.

@@ -29,7 +29,7 @@ pub use database::Database;
 pub use ffi::Refused;
 pub(crate) use flusher::{Flusher, FlusherState, Sealed, ToRoller};
 pub use queue::LogBatch;
-pub(crate) use queue::{Budget, Goal, Marker, Message, Queue, queue};
+pub(crate) use queue::{Goal, Marker, Message, Queue, Receiving, queue};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 //! either. One batch always fits an empty queue, whatever its size.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::error::Error;
 
 /// Messages that may wait. Single-event requests make batches of a few rows, some thousand a
-/// second; a flush takes up to 100 ms.
+/// second; the flusher looks several times a second, and a flush takes up to 100 ms.
 const MESSAGES_MAX: usize = 4_096;
 
 /// A durable batch of one shard.
@@ -89,31 +89,60 @@ pub(crate) enum Message {
 #[derive(Debug, Clone)]
 pub(crate) struct Queue {
     sender: Sender<Message>,
+    wakes: Sender<()>,
     budget: Arc<Budget>,
 }
 
+/// The flusher's side.
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    pub messages: Receiver<Message>,
+    /// Something came when the flusher has to look before its next turn.
+    pub wakes: Receiver<()>,
+    pub budget: Arc<Budget>,
+}
+
 /// A queue that holds at most `bytes_max` bytes of batches.
-pub(crate) fn queue(bytes_max: usize) -> (Queue, Receiver<Message>, Arc<Budget>) {
-    let (sender, receiver) = bounded(MESSAGES_MAX);
-    let budget = Arc::new(Budget { bytes_max, used: Mutex::new(0), freed: Condvar::new() });
-    (Queue { sender, budget: Arc::clone(&budget) }, receiver, budget)
+pub(crate) fn queue(bytes_max: usize) -> (Queue, Receiving) {
+    let (sender, messages) = bounded(MESSAGES_MAX);
+    // One is enough: a flusher that has been woken looks at everything.
+    let (wake, wakes) = bounded(1);
+    let budget = Arc::new(Budget {
+        bytes_max,
+        used: Mutex::new(Used { bytes: 0, lifted: false }),
+        freed: Condvar::new(),
+    });
+    let queue = Queue { sender, wakes: wake, budget: Arc::clone(&budget) };
+    (queue, Receiving { messages, wakes, budget })
 }
 
 impl Queue {
-    /// Sends a batch; waits while the queue is full. A flusher that is gone takes nothing: the
-    /// batch is in the log, and the next start brings it back.
+    /// Sends a batch; waits while the queue is full. The flusher looks by itself in time; it is
+    /// woken only when much waits. A flusher that is gone takes nothing: the batch is in the log,
+    /// and the next start brings it back.
     pub(crate) fn send(&self, batch: LogBatch) {
-        self.budget.take(batch.bytes);
-        self.send_message(Message::Batch(batch));
+        let used = self.budget.take(batch.bytes);
+        let _ = self.sender.send(Message::Batch(batch));
+        if used >= self.budget.bytes_max / 2 || self.sender.len() >= MESSAGES_MAX / 2 {
+            self.wake();
+        }
     }
 
+    /// Sends a message that the flusher acts on at once.
     pub(crate) fn send_message(&self, message: Message) {
         let _ = self.sender.send(message);
+        self.wake();
     }
 
     /// Lets every sender through from now on: the flusher is about to end.
     pub(crate) fn lift_bounds(&self) {
-        self.budget.release(usize::MAX);
+        self.budget.lock().lifted = true;
+        self.budget.freed.notify_all();
+    }
+
+    fn wake(&self) {
+        // Full means that a wake is on its way already.
+        let _ = self.wakes.try_send(());
     }
 }
 
@@ -121,23 +150,36 @@ impl Queue {
 #[derive(Debug)]
 pub(crate) struct Budget {
     bytes_max: usize,
-    used: Mutex<usize>,
+    used: Mutex<Used>,
     freed: Condvar,
 }
 
+#[derive(Debug)]
+struct Used {
+    bytes: usize,
+    /// The bound no longer holds.
+    lifted: bool,
+}
+
 impl Budget {
-    fn take(&self, bytes: usize) {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        while *used > 0 && *used + bytes > self.bytes_max {
+    /// Waits for room for a batch of `bytes`; gives what is used with it.
+    fn take(&self, bytes: usize) -> usize {
+        let mut used = self.lock();
+        while used.bytes > 0 && used.bytes + bytes > self.bytes_max && !used.lifted {
             used = self.freed.wait(used).unwrap_or_else(PoisonError::into_inner);
         }
-        *used += bytes;
+        used.bytes += bytes;
+        used.bytes
     }
 
     /// Gives back the bytes of a batch that has been passed.
     pub(crate) fn release(&self, bytes: usize) {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        *used = used.saturating_sub(bytes);
+        let mut used = self.lock();
+        used.bytes = used.bytes.saturating_sub(bytes);
         self.freed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -39,7 +39,7 @@ fn batch(shard: u32, first: i64, rows: usize) -> LogBatch {
 /// The open table exists in DuckDB only when `with_table`.
 fn flush(scratch: &Path, with_table: bool, batches: Vec<LogBatch>) -> Vec<ToRoller> {
     let database = Database::open(&DuckDbConfig::default(), scratch, scratch).unwrap();
-    let (queue, messages, budget) = queue(1 << 20);
+    let (queue, receiving) = queue(1 << 20);
     let (unused_sender, unused) = unbounded();
     let (roller, rolls) = bounded(8);
     let table = Arc::new(HotTable::new("hot_1".into(), unused_sender.clone()));
@@ -48,8 +48,9 @@ fn flush(scratch: &Path, with_table: bool, batches: Vec<LogBatch>) -> Vec<ToRoll
         appender: HotAppender::new(&database).unwrap(),
         node: "0123456789ab".into(),
         config: HotConfig { flush_interval: Duration::from_secs(3_600), ..HotConfig::default() },
-        messages,
-        budget,
+        messages: receiving.messages,
+        wakes: receiving.wakes,
+        budget: receiving.budget,
         roller,
         snapshots: Arc::new(Snapshots::new(snapshot)),
         unused,
