@@ -150,6 +150,9 @@ impl Shard {
             let gathered = self.gather(&mut builder);
             if gathered.requests > 0 {
                 self.commit(&mut builder, &gathered, &mut settled);
+                // On a busy core this lets the serving loop send the answers and take the next
+                // requests, so that the next sync covers more of them.
+                std::thread::yield_now();
             }
             self.forward(&mut held, &gathered);
             // Relaxed: see `ShardState::release`.
