@@ -418,7 +418,14 @@ impl Engine {
         let outcome =
             recovery::recover_logs(&shared.directory, shards, committed, &shared.progress)
                 .and_then(|logs| {
-                    recovery::replay(&logs, committed, &shared.queue, &shared.progress)?;
+                    let quarantine = shared.directory.quarantine();
+                    recovery::replay(
+                        &logs,
+                        committed,
+                        &quarantine,
+                        &shared.queue,
+                        &shared.progress,
+                    )?;
                     self.start_shards(parts, logs, committed)
                 });
         match outcome {

@@ -9,14 +9,16 @@
 //! **Memory.** One frame at a time, and the flusher's bounded queue.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+use arrow::error::ArrowError;
 
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::hot::{LogBatch, Queue};
-use crate::log::{self, Recovered};
+use crate::log::{self, Frame, Quarantined, Recovered};
 
 /// How far recovery is; read by `/readyz`.
 #[derive(Debug, Default)]
@@ -68,6 +70,7 @@ pub(crate) fn recover_logs(
 pub(crate) fn replay(
     logs: &BTreeMap<u32, ShardLog>,
     committed: &BTreeMap<u32, i64>,
+    quarantine: &Path,
     queue: &Queue,
     progress: &Progress,
 ) -> Result<(), Error> {
@@ -82,9 +85,17 @@ pub(crate) fn replay(
             if frame.last() <= done || void {
                 return Ok(());
             }
-            let batch = frame
-                .batch()
-                .map_err(|source| Error::Arrow { action: "read a log frame", source })?;
+            let batch = match frame.batch() {
+                Ok(batch) => batch,
+                Err(error) => {
+                    let first = frame.first().max(done + 1);
+                    set_frame_aside(shard, first, frame, &error, quarantine)?;
+                    // Relaxed: statistics.
+                    progress.quarantined.fetch_add(1, Ordering::Relaxed);
+                    done = frame.last();
+                    return Ok(());
+                }
+            };
             // The table may hold a part of the frame only if another version cut it there.
             let known = usize::try_from(done + 1 - frame.first()).unwrap_or(0);
             let batch = batch.slice(known, batch.num_rows() - known);
@@ -98,4 +109,63 @@ pub(crate) fn replay(
         })?;
     }
     Ok(())
+}
+
+/// A frame whose bytes are what was written but which arrow cannot read must not keep the rest of
+/// the log from coming back.
+fn set_frame_aside(
+    shard: u32,
+    first: i64,
+    frame: &Frame,
+    error: &ArrowError,
+    quarantine: &Path,
+) -> Result<(), Error> {
+    let report = Quarantined {
+        shard,
+        sequences: Some((first, frame.last())),
+        origin: "an intact log frame".into(),
+        reason: error.to_string(),
+        bytes: frame.body().len() as u64,
+    };
+    let name = format!("frame-{shard}-{}-{}", frame.first(), frame.last());
+    log::set_aside(quarantine, &name, frame.body(), &report)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+
+    use super::*;
+    use crate::hot::{Message, logged, queue};
+    use crate::log::{Log, RealDisk, quarantined_ranges};
+
+    /// Any start succeeds: here arrow cannot read the first of two intact frames, because it has
+    /// fewer columns than the segment says.
+    #[test]
+    fn a_frame_that_cannot_be_read_is_set_aside_and_the_rest_is_replayed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = Directory::open(scratch.path()).unwrap();
+        let lines = [r#"{"event":"a"}"#.to_owned(), r#"{"event":"b"}"#.to_owned()];
+        let good = logged(0, 3, &lines).batch;
+        let narrow = good.project(&[0, 1]).unwrap();
+        let path = directory.shard_log(0).unwrap();
+        let node = directory.node().to_owned();
+        let mut log =
+            Log::new(path, Box::new(RealDisk), node, 0, 1 << 20, Vec::new(), Vec::new()).unwrap();
+        log.append(&narrow, 1).unwrap();
+        log.append(&good, 3).unwrap();
+        drop(log);
+
+        let (progress, committed) = (Progress::default(), BTreeMap::new());
+        let logs = recover_logs(&directory, 1, &committed, &progress).unwrap();
+        assert_eq!(logs[&0].next_sequence, 5);
+        let (queue, receiving) = queue(1 << 20);
+        replay(&logs, &committed, &directory.quarantine(), &queue, &progress).unwrap();
+        let replayed: Vec<Message> = receiving.messages.try_iter().collect();
+        let [Message::Batch(batch)] = replayed.as_slice() else { panic!("{replayed:?}") };
+        assert_eq!((batch.first, batch.last()), (3, 4));
+        let reports = quarantined_ranges(&directory.quarantine()).unwrap();
+        assert_eq!(reports.len(), 1);
+        assert_eq!(reports[0].sequences, Some((1, 2)));
+    }
 }

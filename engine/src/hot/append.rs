@@ -138,35 +138,15 @@ impl HotAppender {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
 
-    use ringlake_event::{Decoder, Limits, Mode, Record, Request, Source, Tenant, record_bound};
-
     use super::*;
     use crate::config::DuckDbConfig;
+    use crate::hot::logged;
     use crate::schema::COLUMNS;
-    use crate::shard::BatchBuilder;
 
     #[test]
     fn received_at_stands_where_the_append_looks_for_it() {
         assert_eq!(log_schema().field(RECEIVED_AT).name(), "received_at");
         assert_eq!(log_schema().fields().len() + 3, COLUMNS.len());
-    }
-
-    fn logged(first: i64, lines: &[String]) -> LogBatch {
-        let body = lines.join("\n");
-        let request = Request {
-            received_at: 1_795_000_000_000_000,
-            source: Source::Events,
-            tenant: Tenant::Open,
-            correct_clock: true,
-        };
-        let mut record = vec![0; record_bound(body.len())];
-        let decoded = Decoder::new()
-            .decode(body.as_bytes(), &request, &Limits::default(), Mode::Whole, &mut record)
-            .unwrap();
-        let mut builder = BatchBuilder::new();
-        builder.append(&Record::parse(&record[..decoded.record_len]).unwrap());
-        let (batch, bytes) = builder.finish();
-        LogBatch { shard: 3, first, batch, bytes, durable: std::time::Instant::now() }
     }
 
     fn appender() -> (tempfile::TempDir, HotAppender) {
@@ -192,7 +172,7 @@ mod tests {
             }
         };
         let lines: Vec<String> = (1..=5_000).map(line).collect();
-        let batches = [logged(1, &lines[..1_000]), logged(1_001, &lines[1_000..])];
+        let batches = [logged(3, 1, &lines[..1_000]), logged(3, 1_001, &lines[1_000..])];
         let rows = rows_of("0123456789ab", &batches).unwrap();
         appender.append("hot_1", &rows).unwrap();
         let wrong: u64 = appender
@@ -219,7 +199,7 @@ mod tests {
     #[test]
     fn a_refused_append_leaves_the_table_as_it_was_and_the_appender_usable() {
         let (_scratch, mut appender) = appender();
-        let rows = rows_of("0123456789ab", &[logged(1, &[r#"{"event":"a"}"#.into()])]).unwrap();
+        let rows = rows_of("0123456789ab", &[logged(3, 1, &[r#"{"event":"a"}"#.into()])]).unwrap();
         assert!(appender.append("hot_9", &rows).is_err());
         let narrow = rows[0].project(&[0, 1]).unwrap();
         assert!(appender.append("hot_1", &[rows[0].clone(), narrow]).is_err());

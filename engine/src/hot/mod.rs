@@ -33,3 +33,5 @@ pub(crate) use queue::{Goal, Marker, Message, Queue, Receiving, queue};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::logged;

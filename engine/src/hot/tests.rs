@@ -16,9 +16,9 @@ use crate::log::quarantined_ranges;
 use crate::shard::BatchBuilder;
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
 
-fn batch(shard: u32, first: i64, rows: usize) -> LogBatch {
-    let body =
-        (0..rows).map(|row| format!(r#"{{"event":"e{row}"}}"#)).collect::<Vec<_>>().join("\n");
+/// A durable batch of the events in `lines`, numbered from `first`.
+pub(crate) fn logged(shard: u32, first: i64, lines: &[String]) -> LogBatch {
+    let body = lines.join("\n");
     let request = Request {
         received_at: 1_795_000_000_000_000,
         source: Source::Events,
@@ -33,6 +33,11 @@ fn batch(shard: u32, first: i64, rows: usize) -> LogBatch {
     builder.append(&Record::parse(&record[..decoded.record_len]).unwrap());
     let (batch, bytes) = builder.finish();
     LogBatch { shard, first, batch, bytes, durable: Instant::now() }
+}
+
+fn batch(shard: u32, first: i64, rows: usize) -> LogBatch {
+    let lines: Vec<String> = (0..rows).map(|row| format!(r#"{{"event":"e{row}"}}"#)).collect();
+    logged(shard, first, &lines)
 }
 
 /// Runs a flusher over `batches` and a marker that asks for a roll; gives what the roller gets.

@@ -57,6 +57,12 @@ impl Frame {
         (FRAME_HEADER + self.header.body_length) as u64
     }
 
+    /// Its body as it lies in the file.
+    #[must_use]
+    pub(crate) fn body(&self) -> &[u8] {
+        self.body.as_slice()
+    }
+
     /// Its rows, in the log's schema.
     ///
     /// # Errors
