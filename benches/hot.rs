@@ -1,8 +1,8 @@
 //! Hot: durable batches into a hot table.
 //!
-//! Goal: rows a second through DuckDB's Arrow appender for flushes of the sizes that the flusher
-//! uses, and one between that it avoids. Each flush goes into a table of its own, because tables
-//! are rolled after two row groups. Non-goal: waiting, rolling.
+//! Goal: rows a second through DuckDB's Arrow appender for flushes from a quiet to a saturated
+//! server. Each flush goes into a table of its own. Non-goal: waiting, rolling, and the copy that a
+//! small flush into a table with rows costs.
 
 mod support;
 

@@ -75,7 +75,8 @@ pub struct HotConfig {
     /// Longest time that a durable event waits before SQL sees it. Default 250 ms.
     pub flush_interval: Duration,
     /// Rows waiting to be appended at which a flush happens at once. Default 122,880: DuckDB moves
-    /// a whole row group into a table and copies a smaller one.
+    /// a whole row group into a table and copies a smaller one. Events of more than about 130 bytes
+    /// reach the bound of bytes below first.
     pub flush_rows: usize,
     /// Bytes of durable batches that may wait for the flusher; above it shards wait, rings fill
     /// and requests are refused. A flush happens at once when half of them wait. Default 32 MiB.

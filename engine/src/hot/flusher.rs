@@ -129,10 +129,12 @@ impl Flusher {
     pub(crate) fn run(mut self, first: Arc<HotTable>, mut sequences: Vec<(u32, i64)>) {
         let mut open = Open { number: 1, table: first, rows: 0, bytes: 0, first_row: None };
         let mut pending = Pending::default();
+        // A table must not grow old unseen where flushes are configured to be rare.
+        let turn = self.config.flush_interval.min(self.config.roll_age);
         loop {
             // Nobody wakes this thread for a batch: one that waits is seen at the next turn, and
             // a shard saves a system call and this core two context switches a sync.
-            let _ = self.wakes.recv_timeout(self.config.flush_interval);
+            let _ = self.wakes.recv_timeout(turn);
             loop {
                 let received = self.receive(&mut pending, &mut open, &mut sequences);
                 if received == Received::Stop {

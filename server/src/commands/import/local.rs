@@ -126,10 +126,10 @@ impl<'a> Worker<'a> {
         let decoded = self.decoder.decode(text, &request, &self.limits, Mode::Partial, &mut room);
         match decoded {
             Ok(decoded) => {
+                room.tally().receive(decoded.accepted);
                 if decoded.record_len > 0 {
                     self.waiting.push_back((room.commit(decoded.record_len), decoded.accepted));
                 }
-                self.ingest.tally().receive(decoded.accepted);
                 for bad in decoded.rejected {
                     let number = work.piece.number_of(bad.index);
                     self.job.rejected(&work.file, number, bad.error.message);
