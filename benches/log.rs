@@ -9,7 +9,8 @@ mod support;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringlake_engine::log::{FrameEncoder, Log, RealDisk};
+use ringlake_engine::log::{FrameEncoder, Identity, Log, RealDisk};
+use ringlake_engine::schema::log_schema;
 
 const ROWS: [usize; 4] = [1, 16, 64, 4_096];
 
@@ -40,8 +41,7 @@ fn append(criterion: &mut Criterion) {
         let mut log = Log::new(
             scratch.path().into(),
             Box::new(RealDisk),
-            "0123456789ab".into(),
-            0,
+            Identity { node: "0123456789ab".into(), shard: 0, schema: log_schema() },
             64 << 20,
             Vec::new(),
             Vec::new(),

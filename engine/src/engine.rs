@@ -29,11 +29,12 @@ use crate::hot::{
 };
 use crate::ingest::{Gate, Ingest};
 use crate::lake::{Location, Table};
-use crate::log::{Log, RealDisk};
+use crate::log::{Identity, Log, RealDisk};
 use crate::metrics::Operations;
 use crate::query::{Pool, QueryError, QueryRequest, QueryStream};
 use crate::recovery::{self, Progress, ShardLog};
 use crate::roller::{Roller, RollerState};
+use crate::schema::log_schema;
 use crate::shard::{Shard, ShardState};
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
 use crate::status::Status;
@@ -469,8 +470,11 @@ impl Engine {
                 log: Log::new(
                     log.directory,
                     Box::new(RealDisk),
-                    self.node().to_owned(),
-                    state.shard,
+                    Identity {
+                        node: self.node().to_owned(),
+                        shard: state.shard,
+                        schema: log_schema(),
+                    },
                     shared.config.log.segment_bytes,
                     log.recovered.segments,
                     log.recovered.voids,

@@ -35,6 +35,9 @@ pub enum Error {
         /// What is wrong with it, as a verb phrase.
         problem: String,
     },
+    /// The log could not be read or written.
+    #[error(transparent)]
+    Log(#[from] ringlake_log::Error),
     /// The table could not be read or written.
     #[error(transparent)]
     Lake(#[from] LakeError),

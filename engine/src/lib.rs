@@ -21,7 +21,6 @@ pub mod ack;
 pub mod hot;
 pub mod ingest;
 pub mod lake;
-pub mod log;
 pub mod query;
 pub mod shard;
 pub mod snapshot;
@@ -40,6 +39,8 @@ mod roller;
 pub use config::Config;
 pub use engine::{Engine, Readiness, RollReport, ShutdownReport};
 pub use error::Error;
+pub use ringlake_log as log;
+
 pub use ingest::{Ingest, IngestError};
 pub use verify::{VerifyReport, verify};
 

@@ -78,7 +78,7 @@ pub(crate) fn replay(
         // A frame that was written again into a second segment comes twice.
         let mut done = committed.get(&shard).copied().unwrap_or(0);
         let voids = &shard_log.recovered.voids;
-        log::scan(&shard_log.directory, &mut |frame| {
+        log::scan::<Error>(&shard_log.directory, &mut |frame| {
             // Relaxed: statistics.
             progress.bytes_done.fetch_add(frame.bytes(), Ordering::Relaxed);
             let void = voids.iter().any(|void| void.contains(&frame.first()));
@@ -128,7 +128,8 @@ fn set_frame_aside(
         bytes: frame.body().len() as u64,
     };
     let name = format!("frame-{shard}-{}-{}", frame.first(), frame.last());
-    log::set_aside(quarantine, &name, frame.body(), &report)
+    log::set_aside(quarantine, &name, frame.body(), &report)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -137,7 +138,8 @@ mod tests {
 
     use super::*;
     use crate::hot::{Message, logged, queue};
-    use crate::log::{Log, RealDisk, quarantined_ranges};
+    use crate::log::{Identity, Log, RealDisk, quarantined_ranges};
+    use crate::schema::log_schema;
 
     /// Any start succeeds: here arrow cannot read the first of two intact frames, because it has
     /// fewer columns than the segment says.
@@ -150,8 +152,9 @@ mod tests {
         let narrow = good.project(&[0, 1]).unwrap();
         let path = directory.shard_log(0).unwrap();
         let node = directory.node().to_owned();
+        let identity = Identity { node, shard: 0, schema: log_schema() };
         let mut log =
-            Log::new(path, Box::new(RealDisk), node, 0, 1 << 20, Vec::new(), Vec::new()).unwrap();
+            Log::new(path, Box::new(RealDisk), identity, 1 << 20, Vec::new(), Vec::new()).unwrap();
         log.append(&narrow, 1).unwrap();
         log.append(&good, 3).unwrap();
         drop(log);

@@ -108,6 +108,20 @@ pub fn arrow_schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
+/// Number of leading columns that a log frame states in its header instead of storing them.
+pub(crate) const HEADER_COLUMNS: usize = 3;
+
+/// The Arrow schema of a logged batch: the stored columns but `node`, `shard` and `sequence`.
+#[must_use]
+pub fn log_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        const { assert!(COLUMNS.len() > HEADER_COLUMNS) };
+        let fields: Vec<_> = arrow_schema().fields().iter().skip(HEADER_COLUMNS).cloned().collect();
+        Arc::new(Schema::new(fields))
+    });
+    Arc::clone(&SCHEMA)
+}
+
 /// The Arrow schema of a hot table: the stored columns and `date`.
 #[must_use]
 pub fn hot_schema() -> SchemaRef {

@@ -72,7 +72,7 @@ pub fn verify(data: &Path, lake: Option<&str>) -> Result<VerifyReport, Error> {
     let mut logs = BTreeMap::new();
     for (shard, path) in log::shard_directories(&data.join("log"))? {
         let mut frames = Vec::new();
-        let scanned = log::scan(&path, &mut |frame| {
+        let scanned = log::scan::<Error>(&path, &mut |frame| {
             push_range(&mut frames, frame.first()..=frame.last());
             Ok(())
         })?;

@@ -13,8 +13,7 @@ use duckdb::Connection;
 use super::ffi::{ChunkAppender, Refused};
 use super::{Database, LogBatch};
 use crate::error::Error;
-use crate::log::log_schema;
-use crate::schema::{hot_schema, hot_table_columns};
+use crate::schema::{hot_schema, hot_table_columns, log_schema};
 
 const DAY_MICROS: i64 = 86_400_000_000;
 /// Where `received_at` stands in a logged row.

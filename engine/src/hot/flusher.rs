@@ -305,7 +305,7 @@ impl Flusher {
         let name = format!("batch-{}-{}-{}", batch.shard, batch.first, batch.last());
         loop {
             let written = encode_file(&self.node, batch)
-                .and_then(|bytes| set_aside(&self.quarantine, &name, &bytes, &report));
+                .and_then(|bytes| Ok(set_aside(&self.quarantine, &name, &bytes, &report)?));
             match written {
                 Ok(()) => break,
                 Err(error) => {

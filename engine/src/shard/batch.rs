@@ -7,7 +7,8 @@ use arrow::array::{
 };
 use ringlake_event::Record;
 
-use crate::log::{batch_bytes, log_schema};
+use crate::log::batch_bytes;
+use crate::schema::log_schema;
 
 /// Collects events column by column, in the order of [`log_schema`].
 #[derive(Debug, Default)]

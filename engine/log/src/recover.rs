@@ -8,16 +8,13 @@
 //! **Memory.** One frame at a time; a summary a segment.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+use super::quarantine::{Quarantined, set_aside};
 use super::reader::{Item, OpenError, SegmentReader};
-use super::{FrameVisitor, Void};
-use crate::error::Error;
+use super::{Error, FrameVisitor, Void};
 
 /// A segment that takes no more frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,21 +42,6 @@ pub struct Recovered {
     pub torn_bytes: u64,
     /// Bad stretches set aside.
     pub quarantined: Vec<Quarantined>,
-}
-
-/// The report beside a quarantined stretch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quarantined {
-    /// The shard whose numbers are affected.
-    pub shard: u32,
-    /// The numbers that were lost with it, inclusive; `None` when no number is missing.
-    pub sequences: Option<(i64, i64)>,
-    /// Where the bytes were.
-    pub origin: String,
-    /// Why they were set aside.
-    pub reason: String,
-    /// Their length in bytes.
-    pub bytes: u64,
 }
 
 /// The shards that have a directory under `log`, in order.
@@ -225,69 +207,22 @@ fn set_segment_aside(
     fs::remove_file(path).map_err(Error::io("remove the log segment", path))
 }
 
-/// Writes `bytes` and the report into the quarantine directory and syncs both.
-pub(crate) fn set_aside(
-    quarantine: &Path,
-    name: &str,
-    bytes: &[u8],
-    report: &Quarantined,
-) -> Result<(), Error> {
-    fs::create_dir_all(quarantine).map_err(Error::io("create", quarantine))?;
-    let json = serde_json::to_vec_pretty(report).map_err(|source| Error::Io {
-        action: "describe",
-        path: quarantine.into(),
-        source: source.into(),
-    })?;
-    for (extension, content) in [("bin", bytes), ("json", json.as_slice())] {
-        let path = quarantine.join(format!("{name}.{extension}"));
-        File::create(&path)
-            .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
-            .map_err(Error::io("write the quarantine file", &path))?;
-    }
-    File::open(quarantine)
-        .and_then(|directory| directory.sync_all())
-        .map_err(Error::io("sync", quarantine))?;
-    tracing::error!(name, reason = %report.reason, sequences = ?report.sequences, "set aside in quarantine");
-    Ok(())
-}
-
-/// The numbers that quarantine reports explain, by shard.
-///
-/// # Errors
-/// When the directory cannot be read.
-pub fn quarantined_ranges(quarantine: &Path) -> Result<Vec<Quarantined>, Error> {
-    let mut reports = Vec::new();
-    if !quarantine.exists() {
-        return Ok(reports);
-    }
-    for entry in fs::read_dir(quarantine).map_err(Error::io("list", quarantine))? {
-        let path = entry.map_err(Error::io("list", quarantine))?.path();
-        if path.extension().is_none_or(|extension| extension != "json") {
-            continue;
-        }
-        let text = fs::read(&path).map_err(Error::io("read", &path))?;
-        let report = serde_json::from_slice(&text).map_err(|error| Error::Format {
-            path,
-            problem: format!("is no quarantine report: {error}"),
-        })?;
-        reports.push(report);
-    }
-    Ok(reports)
-}
-
 /// Calls `visit` with each intact frame of a shard's directory, oldest first. It changes nothing,
 /// so that it may run beside a server: a segment that vanishes meanwhile was released.
 ///
 /// # Errors
 /// When a file cannot be read, or what `visit` returns.
-pub fn scan(directory: &Path, visit: &mut FrameVisitor<'_>) -> Result<Recovered, Error> {
+pub fn scan<E: From<Error>>(
+    directory: &Path,
+    visit: &mut FrameVisitor<'_, E>,
+) -> Result<Recovered, E> {
     let mut found = Recovered::default();
     for (segment, path) in segment_paths(directory)? {
         let mut reader = match SegmentReader::open(&path) {
             Ok(reader) => reader,
             Err(OpenError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(OpenError::Io(source)) => {
-                return Err(Error::Io { action: "read the log segment", path, source });
+                return Err(Error::Io { action: "read the log segment", path, source }.into());
             }
             // Recovery has the last word on these; a running server may be writing one.
             Err(OpenError::Damaged(_) | OpenError::Version(_)) => continue,

@@ -9,32 +9,29 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, new_null_array};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use proptest::prelude::*;
 
 use super::*;
-use crate::error::Error;
 
 const NODE: &str = "0123456789ab";
 
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("tenant", DataType::Utf8, false),
+        Field::new("visitor", DataType::Int64, true),
+        Field::new("note", DataType::Utf8, true),
+    ]))
+}
+
 /// A batch whose `tenant` column says which rows it holds.
 fn batch(tenants: &[String]) -> RecordBatch {
-    let columns: Vec<ArrayRef> = log_schema()
-        .fields()
-        .iter()
-        .map(|field| match (field.name().as_str(), field.data_type()) {
-            ("tenant", _) => Arc::new(StringArray::from(tenants.to_vec())) as ArrayRef,
-            (_, DataType::Utf8) if !field.is_nullable() => {
-                Arc::new(StringArray::from(vec![""; tenants.len()]))
-            }
-            (_, kind) if !field.is_nullable() => {
-                let zeros = arrow::array::Int64Array::from(vec![0; tenants.len()]);
-                arrow::compute::cast(&zeros, kind).unwrap()
-            }
-            (_, kind) => new_null_array(kind, tenants.len()),
-        })
-        .collect();
-    RecordBatch::try_new(log_schema(), columns).unwrap()
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(tenants.to_vec())),
+        new_null_array(&DataType::Int64, tenants.len()),
+        new_null_array(&DataType::Utf8, tenants.len()),
+    ];
+    RecordBatch::try_new(schema(), columns).unwrap()
 }
 
 fn numbered(first: i64, rows: i64) -> RecordBatch {
@@ -43,14 +40,14 @@ fn numbered(first: i64, rows: i64) -> RecordBatch {
 
 fn open(directory: &Path, disk: Box<dyn Disk>, segment_bytes: u64) -> Log {
     let found = recover(0, directory, &directory.join("quarantine")).unwrap();
-    Log::new(directory.into(), disk, NODE.into(), 0, segment_bytes, found.segments, found.voids)
-        .unwrap()
+    let identity = Identity { node: NODE.into(), shard: 0, schema: schema() };
+    Log::new(directory.into(), disk, identity, segment_bytes, found.segments, found.voids).unwrap()
 }
 
 /// Every row that the directory holds: its number and its text.
 fn rows(directory: &Path) -> Vec<(i64, String)> {
     let mut rows = Vec::new();
-    scan(directory, &mut |frame| {
+    scan::<Error>(directory, &mut |frame| {
         let batch = frame.batch().unwrap();
         let tenants = batch.column_by_name("tenant").unwrap().as_string::<i32>().clone();
         for (offset, tenant) in tenants.iter().enumerate() {

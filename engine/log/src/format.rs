@@ -1,10 +1,10 @@
 //! The bytes of segment headers and frames; see the layout in [`super`].
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::buffer::Buffer;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::convert::try_schema_from_flatbuffer_bytes;
 use arrow::ipc::reader::read_record_batch;
@@ -12,8 +12,6 @@ use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, I
 use arrow::ipc::{CompressionType, MetadataVersion, root_as_message};
 
 use super::Void;
-use crate::schema::{self, COLUMNS};
-
 const SEGMENT_MAGIC: [u8; 8] = *b"ringlog\0";
 /// Version of the layout; a reader refuses any other one.
 pub(super) const VERSION: u32 = 1;
@@ -31,24 +29,6 @@ pub const FRAME_BYTES_MAX: usize = 256 << 20;
 /// Frames whose buffers are smaller than this stay plain: LZ4 saves nothing on a handful of rows
 /// and costs a table reset for each of some forty buffers.
 const COMPRESS_BYTES_MIN: usize = 64 << 10;
-
-/// The columns of a logged row: all but `node`, `shard` and `sequence`, which the headers hold.
-pub type LogSchema = SchemaRef;
-
-/// Number of leading columns that a frame does not store.
-pub(crate) const HEADER_COLUMNS: usize = 3;
-
-/// The Arrow schema of a logged batch.
-#[must_use]
-pub fn log_schema() -> LogSchema {
-    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-        const _: () = assert!(COLUMNS.len() > HEADER_COLUMNS);
-        let fields: Vec<_> =
-            schema::arrow_schema().fields().iter().skip(HEADER_COLUMNS).cloned().collect();
-        Arc::new(Schema::new(fields))
-    });
-    Arc::clone(&SCHEMA)
-}
 
 /// What a segment says about itself.
 #[derive(Debug, Clone, PartialEq)]

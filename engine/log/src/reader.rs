@@ -59,7 +59,7 @@ impl Frame {
 
     /// Its body as it lies in the file.
     #[must_use]
-    pub(crate) fn body(&self) -> &[u8] {
+    pub fn body(&self) -> &[u8] {
         self.body.as_slice()
     }
 

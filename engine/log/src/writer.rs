@@ -2,19 +2,24 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 
 use super::disk::{Disk, DiskFile};
-use super::format::{FrameEncoder, SegmentHeader, log_schema, readdress};
-use super::{SegmentFile, Void};
-use crate::error::Error;
+use super::format::{FrameEncoder, SegmentHeader, readdress};
+use super::{Error, SegmentFile, Void};
 
-/// Where an appended batch went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
-    /// The frame's length in bytes.
-    pub bytes: u64,
+/// What every segment of a log says about itself.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The node that writes it, at most 16 bytes.
+    pub node: String,
+    /// The shard that it belongs to.
+    pub shard: u32,
+    /// The columns of its rows.
+    pub schema: SchemaRef,
 }
 
 /// The log of one shard; see [`super`].
@@ -22,8 +27,7 @@ pub struct Appended {
 pub struct Log {
     directory: PathBuf,
     disk: Box<dyn Disk>,
-    node: String,
-    shard: u32,
+    identity: Identity,
     segment_bytes: u64,
     encoder: FrameEncoder,
     frame: Vec<u8>,
@@ -50,8 +54,7 @@ impl Log {
     pub fn new(
         directory: PathBuf,
         disk: Box<dyn Disk>,
-        node: String,
-        shard: u32,
+        identity: Identity,
         segment_bytes: u64,
         closed: Vec<SegmentFile>,
         voids: Vec<Void>,
@@ -62,8 +65,7 @@ impl Log {
         Ok(Self {
             directory,
             disk,
-            node,
-            shard,
+            identity,
             segment_bytes,
             encoder,
             frame: Vec::new(),
@@ -79,29 +81,26 @@ impl Log {
     /// # Errors
     /// When it could not be written and synced, not even in a second segment. Its numbers are
     /// void then: the caller goes on above them.
-    pub fn append(&mut self, batch: &RecordBatch, first: i64) -> Result<Appended, Error> {
+    pub fn append(&mut self, batch: &RecordBatch, first: i64) -> Result<(), Error> {
         let mut frame = std::mem::take(&mut self.frame);
         let encoded = self
             .encoder
-            .encode(batch, self.shard, 0, first, &mut frame)
+            .encode(batch, self.identity.shard, 0, first, &mut frame)
             .map_err(|source| Error::Arrow { action: "encode a log frame", source });
         let last = first + i64::try_from(batch.num_rows()).unwrap_or(i64::MAX) - 1;
         let outcome = encoded.and_then(|()| match self.write(&mut frame, first, last) {
             Ok(()) => Ok(()),
             Err(error) => {
-                tracing::warn!(shard = self.shard, error = %crate::error::chain(&error), "log segment given up; trying a new one");
+                tracing::warn!(
+                    shard = self.identity.shard,
+                    error = &error as &dyn std::error::Error,
+                    "log segment given up; trying a new one"
+                );
                 self.write(&mut frame, first, last)
             }
         });
-        let bytes = frame.len() as u64;
         self.frame = frame;
-        match outcome {
-            Ok(()) => Ok(Appended { bytes }),
-            Err(error) => {
-                self.declare_void(first, last);
-                Err(error)
-            }
-        }
+        outcome.inspect_err(|_| self.declare_void(first, last))
     }
 
     /// Bytes and number of the segments that exist.
@@ -187,12 +186,12 @@ impl Log {
         // The number is used up whatever happens: a half-made file keeps its name.
         self.next_segment += 1;
         let header = SegmentHeader {
-            node: self.node.clone(),
-            shard: self.shard,
+            node: self.identity.node.clone(),
+            shard: self.identity.shard,
             segment,
             first_sequence: first,
             voids: self.voids.clone(),
-            schema: log_schema(),
+            schema: Arc::clone(&self.identity.schema),
         }
         .encode();
         let mut file =

@@ -27,26 +27,28 @@
 //!            body: message (Arrow IPC RecordBatch message) · buffers (its body, LZ4 or plain)
 //! ```
 //!
-//! `node`, `shard` and `sequence` are in the headers, not in the rows: they are constant or dense.
+//! A row's node, shard and sequence number are in the headers, not in its columns: they are constant
+//! or dense. The log knows nothing else about the columns.
 //!
 //! **Limits.** A segment closes at `segment_bytes`; a frame is at most [`FRAME_BYTES_MAX`].
 
+#![forbid(unsafe_code)]
+
 mod disk;
+mod error;
 mod format;
+mod quarantine;
 mod reader;
 mod recover;
 mod writer;
 
 pub use disk::{Disk, DiskFile, RealDisk};
-pub use format::{
-    FRAME_BYTES_MAX, FrameEncoder, LogSchema, SegmentHeader, batch_bytes, log_schema,
-};
+pub use error::Error;
+pub use format::{FRAME_BYTES_MAX, FrameEncoder, SegmentHeader, batch_bytes};
+pub use quarantine::{Quarantined, quarantined_ranges, set_aside};
 pub use reader::{Frame, Item, OpenError, SegmentReader};
-pub(crate) use recover::set_aside;
-pub use recover::{
-    Quarantined, Recovered, SegmentFile, quarantined_ranges, recover, scan, shard_directories,
-};
-pub use writer::{Appended, Log};
+pub use recover::{Recovered, SegmentFile, recover, scan, shard_directories};
+pub use writer::{Identity, Log};
 
 use std::ops::RangeInclusive;
 
@@ -54,7 +56,7 @@ use std::ops::RangeInclusive;
 pub type Void = RangeInclusive<i64>;
 
 /// What [`scan`] calls with each frame.
-pub type FrameVisitor<'a> = dyn FnMut(&Frame) -> Result<(), crate::Error> + 'a;
+pub type FrameVisitor<'a, E> = dyn FnMut(&Frame) -> Result<(), E> + 'a;
 
 #[cfg(test)]
 mod tests;
