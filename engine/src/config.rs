@@ -53,8 +53,8 @@ impl Config {
 /// Bounds of the segment log.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
-    /// A segment takes no new frame once it is this long, in bytes. Default 64 MiB: small enough
-    /// to be let go soon after a roll, large enough that creating one is rare.
+    /// A segment takes no new frame once it is this long, in bytes. Default 16 MiB: small enough
+    /// that every roll lets some go to be recycled, large enough that starting one is rare.
     pub segment_bytes: u64,
     /// A batch closes at this many rows, checked between requests. Default 8,192: one sync then
     /// covers about 3 MB of JSON.
@@ -65,7 +65,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, batch_rows: 8_192, batch_bytes: 4 << 20 }
+        Self { segment_bytes: 16 << 20, batch_rows: 8_192, batch_bytes: 4 << 20 }
     }
 }
 

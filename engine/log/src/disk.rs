@@ -1,16 +1,29 @@
 //! The log's narrow view of a disk, so that tests can put a faulty one under it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Creates and removes segment files.
+/// Creates, renames and removes segment files.
 pub trait Disk: Send + std::fmt::Debug {
-    /// Creates the file `path`, which must not exist, for appending.
+    /// Creates the file `path`, which must not exist, for writing.
     ///
     /// # Errors
     /// Whatever the file system says.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens the existing file `path` for writing over what it holds.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn reopen(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Gives the file `from` the name `to`, in the same directory.
+    ///
+    /// # Errors
+    /// Whatever the file system says; the file has one of the two names then.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Makes the entries of directory `path` durable.
     ///
@@ -27,13 +40,13 @@ pub trait Disk: Send + std::fmt::Debug {
 
 /// An open segment file.
 pub trait DiskFile: Send + std::fmt::Debug {
-    /// Writes all of `bytes` at the end.
+    /// Writes all of `bytes` from `offset` on.
     ///
     /// # Errors
-    /// Whatever the file system says; any prefix may have been written then.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Whatever the file system says; any part may have been written then.
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Makes what was appended durable (`fdatasync`).
+    /// Makes what was written durable (`fdatasync`).
     ///
     /// # Errors
     /// Whatever the file system says; nothing is known about the unsynced bytes then.
@@ -52,7 +65,15 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(OpenOptions::new().append(true).create_new(true).open(path)?))
+        Ok(Box::new(OpenOptions::new().write(true).create_new(true).open(path)?))
+    }
+
+    fn reopen(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(OpenOptions::new().write(true).open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
@@ -65,8 +86,8 @@ impl Disk for RealDisk {
 }
 
 impl DiskFile for File {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
     }
 
     fn sync(&mut self) -> io::Result<()> {

@@ -22,6 +22,8 @@ const SEGMENT_HEADER_MAX: u64 = 16 << 20;
 
 pub(super) const FRAME_MAGIC: [u8; 4] = *b"RFRM";
 pub(super) const FRAME_HEADER: usize = 48;
+/// Zero bytes behind the last frame: where the next frame's header will be.
+pub(super) const END_MARK: usize = FRAME_HEADER;
 /// Longest body of a frame in bytes. The largest request is 8 MiB of ring record and a batch
 /// closes at 4 MiB, so that a longer one is damage.
 pub const FRAME_BYTES_MAX: usize = 256 << 20;

@@ -9,8 +9,13 @@
 //!   numbers, is written once more into a new segment; if that fails too, its numbers are void and
 //!   the next segment header says so.
 //!
-//! **Not guaranteed.** Nothing is compacted or rewritten; a segment is deleted whole, once every
-//! number in it is in the lake.
+//! **Not guaranteed.** Nothing is compacted or rewritten; a segment goes whole, once every number in
+//! it is in the lake.
+//!
+//! **Recycling.** A full segment that goes is renamed to `<segment>.spare`, at most four a shard, and
+//! its blocks become a later segment: a sync into blocks that are already allocated and written
+//! changes no file size, so that the file system has no journal of its own to commit (98 us instead
+//! of 155 on ext4). Old frames stay behind the new ones; their segment number gives them away.
 //!
 //! **Roles.** Each shard thread owns one [`Log`]. Recovery reads segments before any shard runs.
 //!
@@ -18,13 +23,15 @@
 //! little-endian; every part starts at a multiple of 8 bytes.
 //!
 //! ```text
-//! segment := header frame*
+//! segment := header frame* end rest
 //! header  := magic "ringlog\0" · version u32 · crc32c u32 (of the rest) · length u64 (of the rest)
 //!            node [u8;16] · shard u64 · segment u64 · first sequence i64
 //!            void count u64 · (from i64, to i64)* · schema length u64 · schema (Arrow IPC message)
 //! frame   := magic "RFRM" · crc32c u32 (of the rest) · body length u32 · message length u32
 //!            rows u32 · shard u32 · segment u64 · first sequence i64 · last sequence i64
 //!            body: message (Arrow IPC RecordBatch message) · buffers (its body, LZ4 or plain)
+//! end     := 48 zero bytes, written with every frame and overwritten by the next one
+//! rest    := what a recycled segment held before; empty in a new one
 //! ```
 //!
 //! A row's node, shard and sequence number are in the headers, not in its columns: they are constant

@@ -13,7 +13,7 @@ use arrow::buffer::{Buffer, MutableBuffer};
 use arrow::error::ArrowError;
 
 use super::format::{
-    FRAME_HEADER, FRAME_MAGIC, FrameHeader, HeaderError, SEGMENT_PREFIX, SegmentHeader,
+    END_MARK, FRAME_HEADER, FRAME_MAGIC, FrameHeader, HeaderError, SEGMENT_PREFIX, SegmentHeader,
 };
 
 /// How much is read at a time when looking for the next frame.
@@ -132,7 +132,8 @@ impl SegmentReader {
         self.position
     }
 
-    /// The next frame or bad stretch, or `None` at the end.
+    /// The next frame or bad stretch, or `None` at the end of the frames: the end of the file, or an
+    /// end mark with nothing valid behind it.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -150,11 +151,25 @@ impl SegmentReader {
                 self.position = next;
                 Ok(Some(Item::Damaged(start..next)))
             }
+            None if self.is_end_mark(start)? => {
+                self.length = start;
+                Ok(None)
+            }
             None => {
                 self.position = self.length;
                 Ok(Some(Item::TornTail(start..self.length)))
             }
         }
+    }
+
+    /// Whether zeros stand where a frame's header would be; a mark may be cut short by the end of
+    /// the file.
+    fn is_end_mark(&self, at: u64) -> io::Result<bool> {
+        let mut mark = [0; END_MARK];
+        let left = usize::try_from(self.length - at).unwrap_or(usize::MAX);
+        let mark = &mut mark[..END_MARK.min(left)];
+        self.file.read_exact_at(mark, at)?;
+        Ok(mark.iter().all(|byte| *byte == 0))
     }
 
     /// The intact frame that starts at `at`, if one does.

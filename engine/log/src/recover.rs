@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::quarantine::{Quarantined, set_aside};
 use super::reader::{Item, OpenError, SegmentReader};
+use super::writer::SPARE;
 use super::{Error, FrameVisitor, Void};
 
 /// A segment that takes no more frames.
@@ -85,6 +86,7 @@ fn segment_paths(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
 /// When a file cannot be read or written, or another version wrote it.
 pub fn recover(shard: u32, directory: &Path, quarantine: &Path) -> Result<Recovered, Error> {
     let mut recovered = Recovered::default();
+    remove_spares(directory)?;
     for (segment, path) in segment_paths(directory)? {
         let mut reader = match SegmentReader::open(&path) {
             Ok(reader) => reader,
@@ -116,6 +118,17 @@ pub fn recover(shard: u32, directory: &Path, quarantine: &Path) -> Result<Recove
         .and_then(|directory| directory.sync_all())
         .map_err(Error::io("sync", directory))?;
     Ok(recovered)
+}
+
+/// Nothing valid is in a spare, and this start numbers its segments anew.
+fn remove_spares(directory: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
+        let path = entry.map_err(Error::io("list", directory))?.path();
+        if path.extension().is_some_and(|extension| extension == SPARE) {
+            fs::remove_file(&path).map_err(Error::io("remove the spare segment", &path))?;
+        }
+    }
+    Ok(())
 }
 
 impl Recovered {

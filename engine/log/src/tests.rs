@@ -60,10 +60,18 @@ fn rows(directory: &Path) -> Vec<(i64, String)> {
 }
 
 fn segments(directory: &Path) -> Vec<PathBuf> {
+    files(directory, "log")
+}
+
+fn spares(directory: &Path) -> Vec<PathBuf> {
+    files(directory, "spare")
+}
+
+fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     let mut paths: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
         .collect();
     paths.sort();
     paths
@@ -111,7 +119,7 @@ fn a_start_goes_on_in_a_new_segment() {
     assert_eq!(rows(scratch.path()).len(), 4);
 }
 
-/// What the faulty disk does to the next calls of `append` and `sync`, in order.
+/// What the faulty disk does to the next calls of `write_at` and `sync`, in order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     None,
@@ -141,6 +149,16 @@ impl Disk for FaultyDisk {
         Ok(Box::new(FaultyFile { inner, disk, sync_fails: false, header_written: false }))
     }
 
+    fn reopen(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let inner = RealDisk.reopen(path)?;
+        let disk = self.clone();
+        Ok(Box::new(FaultyFile { inner, disk, sync_fails: false, header_written: false }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         RealDisk.sync_directory(path)
     }
@@ -151,19 +169,19 @@ impl Disk for FaultyDisk {
 }
 
 impl DiskFile for FaultyFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         if !std::mem::replace(&mut self.header_written, true) {
-            return self.inner.append(bytes);
+            return self.inner.write_at(bytes, offset);
         }
         match self.disk.faults.lock().unwrap().pop_front().unwrap_or(Fault::None) {
-            Fault::None => self.inner.append(bytes),
+            Fault::None => self.inner.write_at(bytes, offset),
             Fault::ShortWrite => {
-                self.inner.append(&bytes[..bytes.len() / 2])?;
+                self.inner.write_at(&bytes[..bytes.len() / 2], offset)?;
                 Err(io::ErrorKind::StorageFull.into())
             }
             Fault::Sync => {
                 self.sync_fails = true;
-                self.inner.append(bytes)
+                self.inner.write_at(bytes, offset)
             }
         }
     }
@@ -212,15 +230,71 @@ fn a_batch_that_fails_twice_is_void_and_the_next_header_says_so() {
     assert!(found.quarantined.is_empty());
 }
 
+/// Where the frames of the segment at `path` end.
+fn end(path: &Path) -> u64 {
+    let mut reader = SegmentReader::open(path).unwrap();
+    while reader.next_item().unwrap().is_some() {}
+    reader.position()
+}
+
+/// Recycling saves the file system's journal; what must not happen is that an old frame comes back.
+#[test]
+fn a_recycled_segment_holds_only_what_was_written_since() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut log = open(scratch.path(), Box::new(RealDisk), 20_000);
+    let mut next = 1;
+    let mut fill = |log: &mut Log, until: usize| {
+        while segments(scratch.path()).len() < until {
+            log.append(&numbered(next, 50), next).unwrap();
+            next += 50;
+        }
+        next - 1
+    };
+    let last = fill(&mut log, 7);
+    assert_eq!(log.release(last - 50).unwrap(), 6);
+    assert_eq!(spares(scratch.path()).len(), 4, "spares are bounded");
+    let recycled_bytes = fs::metadata(&spares(scratch.path())[3]).unwrap().len();
+
+    let newest = fill(&mut log, 2);
+    assert_eq!(spares(scratch.path()).len(), 3);
+    let path = segments(scratch.path()).pop().unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len(), recycled_bytes, "the blocks are taken over");
+    let numbers: Vec<_> = rows(scratch.path()).into_iter().map(|row| row.0).collect();
+    let kept = numbers[0];
+    assert_eq!(numbers, (kept..=newest).collect::<Vec<_>>());
+    assert_eq!(kept, last - 49, "the segment that was not released");
+
+    // A start cuts the old frames off; they are not a torn tail.
+    drop(log);
+    let found = recover(0, scratch.path(), &scratch.path().join("quarantine")).unwrap();
+    assert_eq!((found.last, found.torn_bytes), (newest, 0));
+    assert!(fs::metadata(&path).unwrap().len() < recycled_bytes);
+    assert!(found.quarantined.is_empty());
+}
+
+#[test]
+fn a_spare_does_not_outlive_a_start() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut log = open(scratch.path(), Box::new(RealDisk), 1);
+    for number in 1..=2 {
+        log.append(&numbered(number, 1), number).unwrap();
+    }
+    log.release(1).unwrap();
+    assert_eq!(spares(scratch.path()).len(), 1);
+    drop(log);
+    open(scratch.path(), Box::new(RealDisk), 1);
+    assert_eq!(spares(scratch.path()).len(), 0);
+}
+
 #[test]
 fn a_torn_tail_is_cut_and_the_rest_stays() {
     let scratch = tempfile::tempdir().unwrap();
     let mut log = open(scratch.path(), Box::new(RealDisk), 1 << 20);
     log.append(&numbered(1, 2), 1).unwrap();
-    let whole = fs::metadata(&segments(scratch.path())[0]).unwrap().len();
+    let whole = end(&segments(scratch.path())[0]);
     log.append(&numbered(3, 2), 3).unwrap();
     let path = segments(scratch.path()).remove(0);
-    let end = fs::metadata(&path).unwrap().len();
+    let end = end(&path);
     for length in whole + 1..end {
         let copy = tempfile::tempdir().unwrap();
         let torn = copy.path().join(path.file_name().unwrap());
@@ -240,7 +314,7 @@ fn only_damaged_bytes_go_to_quarantine_and_their_numbers_are_named() {
     let mut ends = Vec::new();
     for first in [1, 11, 21] {
         log.append(&numbered(first, 10), first).unwrap();
-        ends.push(fs::metadata(&segments(scratch.path())[0]).unwrap().len());
+        ends.push(end(&segments(scratch.path())[0]));
     }
     let path = segments(scratch.path()).remove(0);
     let mut bytes = fs::read(&path).unwrap();
@@ -306,9 +380,9 @@ proptest! {
         let mut frames = Vec::new();
         let path = scratch.path().join("00000000000000000001.log");
         for rows in batches {
-            let start = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            let start = if next == 1 { 0 } else { end(&path) };
             log.append(&numbered(next, rows), next).unwrap();
-            frames.push((start..fs::metadata(&path).unwrap().len(), next..next + rows));
+            frames.push((start..end(&path), next..next + rows));
             next += rows;
         }
         let mut bytes = fs::read(&path).unwrap();

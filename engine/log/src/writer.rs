@@ -1,6 +1,7 @@
 //! The writing side of one shard's log.
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::disk::{Disk, DiskFile};
-use super::format::{FrameEncoder, SegmentHeader, readdress};
+use super::format::{END_MARK, FrameEncoder, SegmentHeader, readdress};
 use super::{Error, SegmentFile, Void};
 
 /// What every segment of a log says about itself.
@@ -36,6 +37,8 @@ pub struct Log {
     next_segment: u64,
     /// Segments that take no more frames, oldest first.
     closed: VecDeque<SegmentFile>,
+    /// Released segments whose blocks later ones take over, at most [`SPARES_MAX`].
+    spares: Vec<PathBuf>,
     voids: Vec<Void>,
 }
 
@@ -72,6 +75,7 @@ impl Log {
             current: None,
             next_segment,
             closed: closed.into(),
+            spares: Vec::new(),
             voids,
         })
     }
@@ -119,16 +123,24 @@ impl Log {
         !newest && self.closed.front().is_some_and(|oldest| oldest.last <= sequence)
     }
 
-    /// Deletes every closed segment whose numbers are all at most `sequence`: they are in the
+    /// Lets go of every closed segment whose numbers are all at most `sequence`: they are in the
     /// lake. The caller makes sure that the Delta commit which says so has returned.
     ///
     /// # Errors
-    /// When a file cannot be removed; it is tried again at the next call.
+    /// When a file cannot be removed or renamed; it is tried again at the next call.
     pub fn release(&mut self, sequence: i64) -> Result<usize, Error> {
         let mut released = 0;
         while self.can_release(sequence) {
-            if let Some(oldest) = self.closed.front() {
-                let path = &oldest.path;
+            let Some(oldest) = self.closed.front() else { break };
+            let path = &oldest.path;
+            // A segment that was closed early has too few blocks to be worth it.
+            if self.spares.len() < SPARES_MAX && oldest.bytes >= self.segment_bytes {
+                let spare = path.with_extension(SPARE);
+                self.disk
+                    .rename(path, &spare)
+                    .map_err(Error::io("rename the log segment", path))?;
+                self.spares.push(spare);
+            } else {
                 self.disk.remove(path).map_err(Error::io("remove the log segment", path))?;
             }
             self.closed.pop_front();
@@ -143,7 +155,7 @@ impl Log {
         &self.voids
     }
 
-    fn write(&mut self, frame: &mut [u8], first: i64, last: i64) -> Result<(), Error> {
+    fn write(&mut self, frame: &mut Vec<u8>, first: i64, last: i64) -> Result<(), Error> {
         let segment_bytes = self.segment_bytes;
         if self.current.as_ref().is_some_and(|open| open.summary.bytes >= segment_bytes) {
             self.close_segment();
@@ -153,7 +165,10 @@ impl Log {
             None => self.open_segment(first)?,
         };
         readdress(frame, open.summary.segment);
-        let written = open.file.append(frame).and_then(|()| open.file.sync());
+        let length = frame.len();
+        frame.resize(length + END_MARK, 0);
+        let written = open.file.write_at(frame, open.summary.bytes).and_then(|()| open.file.sync());
+        frame.truncate(length);
         match written {
             Ok(()) => {
                 open.summary.bytes += frame.len() as u64;
@@ -194,19 +209,46 @@ impl Log {
             schema: Arc::clone(&self.identity.schema),
         }
         .encode();
-        let mut file =
-            self.disk.create(&path).map_err(Error::io("create the log segment", &path))?;
-        let made = file
-            .append(&header)
-            .and_then(|()| file.sync())
-            .and_then(|()| self.disk.sync_directory(&self.directory));
-        if let Err(source) = made {
-            // Nothing is in it; recovery removes it if this fails too.
-            let _ = self.disk.remove(&path);
-            return Err(Error::Io { action: "start the log segment", path, source });
+        let spare = self.spares.pop();
+        match self.make_segment(&path, spare.as_deref(), header.clone()) {
+            Ok(file) => {
+                let bytes = header.len() as u64;
+                Ok(Open { file, summary: SegmentFile { path, segment, last: first - 1, bytes } })
+            }
+            Err(source) => {
+                // Nothing is in it; recovery removes what stays behind if this fails too.
+                for half_made in spare.iter().chain([&path]) {
+                    let _ = self.disk.remove(half_made);
+                }
+                Err(Error::Io { action: "start the log segment", path, source })
+            }
         }
-        let summary = SegmentFile { path, segment, last: first - 1, bytes: header.len() as u64 };
-        Ok(Open { file, summary })
+    }
+
+    /// A file of the name `path` that holds `header` and nothing else that is valid, durably.
+    fn make_segment(
+        &self,
+        path: &Path,
+        spare: Option<&Path>,
+        mut header: Vec<u8>,
+    ) -> io::Result<Box<dyn DiskFile>> {
+        header.resize(header.len() + END_MARK, 0);
+        let mut file = match spare {
+            Some(spare) => {
+                // Its old name must be gone for good before its old header is: a power cut would
+                // else leave a segment whose name and header disagree.
+                self.disk.sync_directory(&self.directory)?;
+                self.disk.reopen(spare)?
+            }
+            None => self.disk.create(path)?,
+        };
+        file.write_at(&header, 0)?;
+        file.sync()?;
+        if let Some(spare) = spare {
+            self.disk.rename(spare, path)?;
+        }
+        self.disk.sync_directory(&self.directory)?;
+        Ok(file)
     }
 
     fn declare_void(&mut self, first: i64, last: i64) {
@@ -217,6 +259,12 @@ impl Log {
         }
     }
 }
+
+/// A roll releases a handful of segments at once, and as many are filled until the next one.
+const SPARES_MAX: usize = 4;
+
+/// The extension of a released segment that waits to be recycled.
+pub(super) const SPARE: &str = "spare";
 
 /// The file of segment number `segment`; the zeros make a directory listing sort by number.
 pub(super) fn segment_path(directory: &Path, segment: u64) -> PathBuf {
