@@ -33,8 +33,11 @@ loom:
         cargo test --release --locked --package ringlake-ring --test 'loom_*' --target-dir "{{target}}/loom"
 
 # The ring's tests in an interpreter that knows undefined behaviour. Needs a nightly with miri.
+# Its artefacts name the checkout's directory and cargo does not see them age, so that two checkouts
+# cannot share them: they stay in the checkout.
 miri:
-    cargo +nightly miri test --locked --package ringlake-ring --target-dir "{{target}}/miri"
+    cargo +nightly miri test --locked --package ringlake-ring \
+        --target-dir "{{justfile_directory()}}/target/miri"
 
 # Compiles every bench and runs each case once, without measuring.
 bench-smoke:
