@@ -2,8 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use super::direct::Direct;
 
 /// Creates, renames and removes segment files.
 pub trait Disk: Send + std::fmt::Debug {
@@ -65,11 +66,11 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(OpenOptions::new().write(true).create_new(true).open(path)?))
+        Ok(Box::new(Direct::open(OpenOptions::new().create_new(true), path)?))
     }
 
     fn reopen(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(OpenOptions::new().write(true).open(path)?))
+        Ok(Box::new(Direct::open(&mut OpenOptions::new(), path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -85,17 +86,17 @@ impl Disk for RealDisk {
     }
 }
 
-impl DiskFile for File {
+impl DiskFile for Direct {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+        self.write(bytes, offset)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        // Every write has been synced.
+        Ok(())
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
-        self.set_len(length)?;
-        self.sync_all()
+        self.truncate(length)
     }
 }

@@ -17,6 +17,8 @@
 //! changes no file size, so that the file system has no journal of its own to commit (98 us instead
 //! of 155 on ext4). Old frames stay behind the new ones; their segment number gives them away.
 //!
+//! **Page cache.** Frames go past it (`direct.rs`), in whole blocks, where the file system can.
+//!
 //! **Roles.** Each shard thread owns one [`Log`]. Recovery reads segments before any shard runs.
 //!
 //! **Layout.** `<data>/log/<shard>/<segment>.log`, numbers in decimal. All integers are
@@ -41,6 +43,7 @@
 
 #![forbid(unsafe_code)]
 
+mod direct;
 mod disk;
 mod error;
 mod format;

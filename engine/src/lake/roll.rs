@@ -125,6 +125,10 @@ fn is_day(date: &str) -> bool {
         })
 }
 
+/// DuckDB's default is 3: a tenth more processor time for files that are no smaller, because the
+/// rows are sorted and the text is in dictionaries.
+const ZSTD_LEVEL: u8 = 1;
+
 /// The statement that writes the rows of `date`.
 fn copy(table: &str, date: &str, location: &Location, path: &path::Path) -> Result<String> {
     let local = location.local(path);
@@ -137,7 +141,8 @@ fn copy(table: &str, date: &str, location: &Location, path: &path::Path) -> Resu
     Ok(format!(
         "COPY (SELECT {columns} FROM {table} WHERE {partition} = DATE '{date}' \
          ORDER BY \"tenant\", \"timestamp\") \
-         TO '{target}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS})",
+         TO '{target}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {ZSTD_LEVEL}, \
+         ROW_GROUP_SIZE {ROW_GROUP_ROWS})",
         columns = column_list(),
         table = quoted(table),
         partition = quoted(PARTITION),
