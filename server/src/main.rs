@@ -2,6 +2,7 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | [`allocator`] | mimalloc, and how long it keeps memory |
 //! | [`cli`] | the command line |
 //! | [`config`] | file, environment and flags, made into legal values |
 //! | [`commands`] | one module a command |
@@ -15,24 +16,20 @@
 //! **Failure.** A command that fails says why in one sentence on standard error and exits with 1,
 //! or with 2 when it was used wrongly.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 
+mod allocator;
 mod cli;
 mod client;
 mod commands;
 mod config;
 mod http;
 mod logging;
-
-/// The server allocates small buffers on one thread and frees them on another, which is what
-/// mimalloc is good at; it also gives memory back after a burst.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The command did its work.
 pub const EXIT_FINE: u8 = 0;
@@ -47,6 +44,7 @@ pub const EXIT_USAGE: u8 = 2;
 pub struct UsageError(pub String);
 
 fn main() -> ExitCode {
+    allocator::keep_memory_for_the_next_roll();
     let outcome = commands::run(cli::Cli::parse());
     let code = outcome.unwrap_or_else(|error| {
         // Standard error may be closed; there is nobody left to tell then.
