@@ -4,7 +4,7 @@
 //! the part that begins it, and each writer counts the beginning before the end can happen.
 //!
 //! **Roles.** A shard's [`Tally`] is written by two threads, each its own fields: the serving
-//! loop counts what it receives and refuses, the shard what it stores or loses. Nobody needs a
+//! loop counts what it receives and refuses, the shard what it stores, knows or loses. Nobody needs a
 //! read-modify-write that another thread could contend for; the fields of the two sides are on
 //! cache lines of their own.
 
@@ -74,6 +74,7 @@ struct Front {
 #[derive(Debug, Default)]
 struct Back {
     stored: AtomicU64,
+    duplicate: AtomicU64,
     not_durable: AtomicU64,
 }
 
@@ -92,6 +93,11 @@ impl Tally {
     /// Counts `events` as durable. Only the shard calls it.
     pub(crate) fn store(&self, events: usize) {
         add(&self.back.stored, events);
+    }
+
+    /// Counts `events` as known before. Only the shard calls it, once what they repeat is durable.
+    pub(crate) fn repeat(&self, events: usize) {
+        add(&self.back.duplicate, events);
     }
 
     /// Counts `events` as lost with a failed batch. Only the shard calls it.
@@ -165,6 +171,7 @@ impl Accounting {
         // that no event is seen to end before it began and `in_flight` is never negative.
         let read = |counter: &AtomicU64| counter.load(Ordering::Acquire);
         let stored = tallies.clone().map(|tally| read(&tally.back.stored)).sum();
+        let duplicate = tallies.clone().map(|tally| read(&tally.back.duplicate)).sum();
         let lost: u64 = tallies.clone().map(|tally| read(&tally.back.not_durable)).sum();
         let sum = |reason: Refusal| -> u64 {
             tallies.clone().map(|tally| read(&tally.front.refused[reason as usize])).sum()
@@ -178,8 +185,8 @@ impl Accounting {
             not_durable: sum(Refusal::NotDurable) + lost,
         };
         let received = tallies.map(|tally| read(&tally.front.received)).sum();
-        let ended: u64 = stored + refused.total();
-        Self { received, stored, duplicate: 0, refused, in_flight: received - ended }
+        let ended: u64 = stored + duplicate + refused.total();
+        Self { received, stored, duplicate, refused, in_flight: received - ended }
     }
 }
 
@@ -192,12 +199,13 @@ mod tests {
         let tallies = [Tally::default(), Tally::default()];
         tallies[0].receive(10);
         tallies[0].refuse(Refusal::Invalid, 3);
-        tallies[0].store(5);
+        tallies[0].store(4);
+        tallies[0].repeat(1);
         tallies[1].receive(4);
         tallies[1].lose(4);
         let accounting = Accounting::of(tallies.iter());
         assert_eq!(accounting.received, 14);
-        assert_eq!(accounting.stored, 5);
+        assert_eq!((accounting.stored, accounting.duplicate), (4, 1));
         assert_eq!(accounting.refused.invalid, 3);
         assert_eq!(accounting.refused.not_durable, 4);
         assert_eq!(accounting.in_flight, 2);
@@ -217,7 +225,11 @@ mod tests {
                 let _ = to_shard.send(round);
             }
         });
-        let shard = std::thread::spawn(move || from_loop.iter().for_each(|_| back.store(1)));
+        let shard = std::thread::spawn(move || {
+            from_loop
+                .iter()
+                .for_each(|round| if round % 2 == 0 { back.store(1) } else { back.repeat(1) });
+        });
         while !shard.is_finished() {
             let look = Accounting::of(std::iter::once(&*tally));
             assert_eq!(

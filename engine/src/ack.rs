@@ -1,8 +1,9 @@
 //! Acknowledgements: how a request learns that its events are durable.
 //!
 //! Requests of one shard are numbered in the order in which they entered its ring (a [`Ticket`]);
-//! the shard settles them in that order, a batch at a time. So one number says it all: every
-//! ticket up to `settled` has its answer.
+//! the shard settles them in that order, a batch at a time. So one number says nearly all: every
+//! ticket up to `settled` has its answer, "durable", save those of which [`Notes`] say otherwise:
+//! their batch failed, some of their events were known before, or they are held back.
 //!
 //! **Guarantees.** A settled ticket stays settled; `Ok` means that the sync covering it returned.
 //! One wake-up a batch, whatever the number of requests in it. A shard that ends settles
@@ -15,16 +16,16 @@
 //!
 //! | store | load | what it hands over |
 //! |---|---|---|
-//! | `settled` Release in `Settler::settle` | Acquire in `Shared::outcome` | the failed ranges up to it, the synced log |
+//! | `settled` Release in `Settler::settle` | Acquire in `Shared::outcome` | the notes on tickets up to it, the synced log |
 //! | `closed` Release in `Settler::drop` | Acquire in `Shared::outcome` | the last value of `settled` |
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::{Future, poll_fn};
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -34,21 +35,30 @@ use futures_util::task::AtomicWaker;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub(crate) u64);
 
+/// The events of a request are durable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// How many of them were known by their message id and are not stored again.
+    pub duplicates: usize,
+}
+
 /// The events of a request could not be made durable; they are not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the log could not be written; nothing of this request is stored")]
 pub struct NotDurable;
 
+/// What a ticket's request is told.
+type Outcome = Result<Durable, NotDurable>;
+
 #[derive(Debug, Default)]
 struct Shared {
-    /// Written by the shard: every ticket up to this one has its answer.
+    /// Written by the shard: every ticket up to this one has its answer, or a note.
     settled: AtomicU64,
     /// Set when the shard is gone; nothing will be settled any more.
     closed: AtomicBool,
-    /// True once anything has failed, so that the lock below is not taken otherwise.
-    failures: AtomicBool,
-    /// Tickets whose batch was lost, oldest first. Bounded by [`FAILED_RANGES_MAX`].
-    failed: Mutex<VecDeque<RangeInclusive<u64>>>,
+    /// How many notes there are, so that the lock below is not taken when there is none.
+    noted: AtomicUsize,
+    notes: Mutex<Notes>,
     /// The serving loop's driver.
     driver: AtomicWaker,
     /// For callers without a runtime: how many wait.
@@ -56,10 +66,26 @@ struct Shared {
     unblocked: Condvar,
 }
 
+/// What is to be said of tickets beside "durable, nothing known before".
+#[derive(Debug, Default)]
+struct Notes {
+    /// Tickets whose batch was lost, oldest first. Bounded by [`FAILED_RANGES_MAX`].
+    failed: VecDeque<RangeInclusive<u64>>,
+    /// Tickets that wait while later ones are settled. Bounded by what the shard holds back.
+    held: BTreeSet<u64>,
+    /// Single answers, taken by who asks. Bounded by [`ANSWERS_MAX`].
+    answers: BTreeMap<u64, Outcome>,
+}
+
 /// Failed ranges kept for requests that have not looked yet. A request looks as soon as its loop
 /// runs, so that only the newest few matter; the bound only guards against a disk that fails
 /// thousands of batches between two polls.
 const FAILED_RANGES_MAX: usize = 4_096;
+
+/// Answers kept until somebody asks; the oldest goes first. Nobody asks for those of requests that
+/// did not want to wait or whose client has gone. Every connection of a loop waits for one at most,
+/// and looks as soon as the loop runs: this is more than the default of connections.
+const ANSWERS_MAX: usize = 16_384;
 
 /// The shard's side.
 #[derive(Debug)]
@@ -76,7 +102,27 @@ pub(crate) fn channel() -> (Settler, AckSource) {
 }
 
 impl Settler {
-    /// Answers every ticket up to `last` that has no answer yet.
+    /// Notes that `duplicates` events of `ticket`, which is about to be settled, were known.
+    pub(crate) fn note(&mut self, ticket: u64, duplicates: usize) {
+        self.0.change_notes(|notes| notes.answer(ticket, Ok(Durable { duplicates })));
+    }
+
+    /// Lets `ticket`, which is about to be settled with others, wait for [`Settler::finish`].
+    pub(crate) fn hold(&mut self, ticket: u64) {
+        self.0.change_notes(|notes| notes.held.insert(ticket));
+    }
+
+    /// Answers a ticket that was held back.
+    pub(crate) fn finish(&mut self, ticket: u64, outcome: Outcome) {
+        self.0.change_notes(|notes| {
+            notes.held.remove(&ticket);
+            notes.answer(ticket, outcome);
+        });
+        self.0.wake();
+    }
+
+    /// Answers every ticket up to `last` that has no answer yet and is not held back. When the
+    /// outcome is that they are durable, what was noted of them is part of the answer.
     pub(crate) fn settle(&mut self, last: u64, outcome: Result<(), NotDurable>) {
         let shared = &self.0;
         // Relaxed: this thread is the only writer.
@@ -85,15 +131,9 @@ impl Settler {
             return;
         }
         if outcome.is_err() {
-            let mut failed = lock(&shared.failed);
-            if failed.len() == FAILED_RANGES_MAX {
-                failed.pop_front();
-            }
-            failed.push_back(first..=last);
-            // Relaxed: published by the Release store of `settled` below.
-            shared.failures.store(true, Ordering::Relaxed);
+            shared.change_notes(|notes| notes.fail(first..=last));
         }
-        // Release: pairs with the Acquire load in `Shared::outcome`; hands over the failed ranges.
+        // Release: pairs with the Acquire load in `Shared::outcome`; hands over the notes.
         shared.settled.store(last, Ordering::Release);
         shared.wake();
     }
@@ -108,7 +148,58 @@ impl Drop for Settler {
     }
 }
 
+impl Notes {
+    fn answer(&mut self, ticket: u64, outcome: Outcome) {
+        if self.answers.len() == ANSWERS_MAX {
+            self.answers.pop_first();
+        }
+        self.answers.insert(ticket, outcome);
+    }
+
+    fn fail(&mut self, tickets: RangeInclusive<u64>) {
+        // What was noted of them counted on their batch.
+        while let Some((&ticket, _)) = self.answers.range(tickets.clone()).next() {
+            self.answers.remove(&ticket);
+        }
+        if self.failed.len() == FAILED_RANGES_MAX {
+            self.failed.pop_front();
+        }
+        self.failed.push_back(tickets);
+    }
+
+    /// What is noted of a ticket up to `settled`. An answer of its own comes before that of its
+    /// batch: a ticket that was held back is in the range of a batch that it was not part of.
+    fn take(&mut self, ticket: u64) -> Noted {
+        if self.held.contains(&ticket) {
+            Noted::Held
+        } else if let Some(answer) = self.answers.remove(&ticket) {
+            Noted::Answer(answer)
+        } else if self.failed.iter().any(|range| range.contains(&ticket)) {
+            Noted::Answer(Err(NotDurable))
+        } else {
+            Noted::Nothing
+        }
+    }
+}
+
+/// What the notes say of a ticket.
+enum Noted {
+    Nothing,
+    Held,
+    Answer(Outcome),
+}
+
 impl Shared {
+    fn change_notes<T>(&self, change: impl FnOnce(&mut Notes) -> T) -> T {
+        let mut notes = lock(&self.notes);
+        let changed = change(&mut notes);
+        let count = notes.failed.len() + notes.held.len() + notes.answers.len();
+        // Relaxed: changed under the lock only, so that it never misses a note that is there; a
+        // reader of a ticket gets it with the Release store of `settled`.
+        self.noted.store(count, Ordering::Relaxed);
+        changed
+    }
+
     fn wake(&self) {
         self.driver.wake();
         // Under the lock a waiter has either not looked yet, or waits and is counted.
@@ -117,7 +208,7 @@ impl Shared {
         }
     }
 
-    fn outcome(&self, ticket: u64) -> Option<Result<(), NotDurable>> {
+    fn outcome(&self, ticket: u64) -> Option<Outcome> {
         // Acquire: pairs with the Release store in `Settler::drop`. It is loaded first, so that a
         // shard seen as gone has certainly published its last `settled` to the next load.
         let closed = self.closed.load(Ordering::Acquire);
@@ -126,12 +217,14 @@ impl Shared {
             return closed.then_some(Err(NotDurable));
         }
         // Relaxed: ordered by the Acquire load above.
-        if self.failures.load(Ordering::Relaxed)
-            && lock(&self.failed).iter().any(|range| range.contains(&ticket))
-        {
-            return Some(Err(NotDurable));
+        if self.noted.load(Ordering::Relaxed) == 0 {
+            return Some(Ok(Durable::default()));
         }
-        Some(Ok(()))
+        match self.change_notes(|notes| notes.take(ticket)) {
+            Noted::Nothing => Some(Ok(Durable::default())),
+            Noted::Answer(outcome) => Some(outcome),
+            Noted::Held => closed.then_some(Err(NotDurable)),
+        }
     }
 }
 
@@ -152,7 +245,7 @@ pub struct Acks {
 
 impl Acks {
     /// Waits until the events of `ticket` are durable, or known not to be. Needs
-    /// [`Acks::drive`] to run on the same thread.
+    /// [`Acks::drive`] to run on the same thread. How many were known before is told once.
     pub fn wait(&self, ticket: Ticket) -> Wait {
         Wait { acks: self.clone(), ticket: ticket.0 }
     }
@@ -166,6 +259,7 @@ impl Acks {
             let closed = self.shared.closed.load(Ordering::Acquire);
             let settled = self.shared.settled.load(Ordering::Acquire);
             let mut waiting = self.waiting.borrow_mut();
+            // One that is held back registers again; it is looked at once a batch until then.
             while waiting.front().is_some_and(|(ticket, _)| closed || *ticket <= settled) {
                 if let Some((_, waker)) = waiting.pop_front() {
                     waker.wake();
@@ -176,11 +270,12 @@ impl Acks {
         .await;
     }
 
-    /// Blocks the thread until `ticket` is settled; needs no driver.
+    /// Blocks the thread until `ticket` is settled; needs no driver. How many events were known
+    /// before is told once.
     ///
     /// # Errors
     /// [`NotDurable`] when its batch was lost or the shard ended.
-    pub fn wait_blocking(&self, ticket: Ticket) -> Result<(), NotDurable> {
+    pub fn wait_blocking(&self, ticket: Ticket) -> Result<Durable, NotDurable> {
         let mut waiting = lock(&self.shared.blocking);
         loop {
             if let Some(outcome) = self.shared.outcome(ticket.0) {
@@ -212,7 +307,7 @@ pub struct Wait {
 }
 
 impl Future for Wait {
-    type Output = Result<(), NotDurable>;
+    type Output = Result<Durable, NotDurable>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(outcome) = self.acks.shared.outcome(self.ticket) {
@@ -234,13 +329,15 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
     use super::*;
 
+    const NEW: Outcome = Ok(Durable { duplicates: 0 });
+
     #[test]
     fn a_ticket_is_settled_by_the_batch_that_covers_it() {
         let (mut settler, source) = channel();
         let acks = source.acks();
         settler.settle(3, Ok(()));
-        assert_eq!(acks.wait_blocking(Ticket(1)), Ok(()));
-        assert_eq!(acks.wait_blocking(Ticket(3)), Ok(()));
+        assert_eq!(acks.wait_blocking(Ticket(1)), NEW);
+        assert_eq!(acks.wait_blocking(Ticket(3)), NEW);
         assert_eq!(acks.shared.outcome(4), None);
     }
 
@@ -254,6 +351,69 @@ mod tests {
         let outcomes: Vec<bool> =
             (1..=6).map(|ticket| acks.wait_blocking(Ticket(ticket)).is_ok()).collect();
         assert_eq!(outcomes, [true, true, false, false, false, true]);
+    }
+
+    #[test]
+    fn duplicates_are_told_once_and_to_their_ticket() {
+        let (mut settler, source) = channel();
+        let acks = source.acks();
+        settler.note(2, 7);
+        assert_eq!(acks.shared.outcome(2), None, "not settled yet");
+        settler.settle(3, Ok(()));
+        let outcomes: Vec<_> = (1..=3).map(|ticket| acks.wait_blocking(Ticket(ticket))).collect();
+        assert_eq!(outcomes, [NEW, Ok(Durable { duplicates: 7 }), NEW]);
+        assert_eq!(lock(&acks.shared.notes).answers.len(), 0);
+    }
+
+    #[test]
+    fn duplicates_of_a_batch_that_failed_are_not_told() {
+        let (mut settler, source) = channel();
+        let acks = source.acks();
+        settler.note(1, 1);
+        settler.note(2, 1);
+        settler.settle(2, Err(NotDurable));
+        settler.settle(3, Ok(()));
+        let outcomes: Vec<_> = (1..=3).map(|ticket| acks.wait_blocking(Ticket(ticket))).collect();
+        assert_eq!(outcomes, [Err(NotDurable), Err(NotDurable), NEW]);
+    }
+
+    #[test]
+    fn a_ticket_that_is_held_back_outlives_its_batch_whatever_became_of_that() {
+        for batch in [Ok(()), Err(NotDurable)] {
+            let (mut settler, source) = channel();
+            let acks = source.acks();
+            settler.hold(2);
+            settler.settle(3, batch);
+            assert_eq!(acks.wait_blocking(Ticket(3)).is_ok(), batch.is_ok());
+            assert_eq!(acks.shared.outcome(2), None);
+            settler.settle(5, Ok(()));
+            assert_eq!(acks.shared.outcome(2), None);
+            settler.finish(2, Ok(Durable { duplicates: 1 }));
+            assert_eq!(acks.wait_blocking(Ticket(2)), Ok(Durable { duplicates: 1 }));
+        }
+    }
+
+    #[test]
+    fn a_ticket_that_is_held_back_fails_with_its_shard() {
+        let (mut settler, source) = channel();
+        settler.hold(1);
+        settler.settle(1, Ok(()));
+        let waiter = std::thread::spawn(move || source.acks().wait_blocking(Ticket(1)));
+        drop(settler);
+        assert_eq!(waiter.join().unwrap(), Err(NotDurable));
+    }
+
+    #[test]
+    fn answers_that_nobody_asks_for_do_not_pile_up() {
+        let (mut settler, source) = channel();
+        let tickets = ANSWERS_MAX as u64 + 10;
+        for ticket in 1..=tickets {
+            settler.note(ticket, 1);
+        }
+        settler.settle(tickets, Ok(()));
+        let acks = source.acks();
+        assert_eq!(lock(&acks.shared.notes).answers.len(), ANSWERS_MAX);
+        assert_eq!(acks.wait_blocking(Ticket(tickets)), Ok(Durable { duplicates: 1 }));
     }
 
     #[test]
@@ -273,16 +433,20 @@ mod tests {
             let acks = source.acks();
             let driver = tokio::task::spawn_local(acks.clone().drive());
             let waits: Vec<_> =
-                (1..=3).map(|ticket| tokio::task::spawn_local(acks.wait(Ticket(ticket)))).collect();
+                (1..=4).map(|ticket| tokio::task::spawn_local(acks.wait(Ticket(ticket)))).collect();
             let shard = std::thread::spawn(move || {
+                settler.hold(1);
                 settler.settle(2, Ok(()));
+                settler.settle(3, Ok(()));
+                settler.finish(1, Ok(Durable { duplicates: 1 }));
                 drop(settler);
             });
             let mut outcomes = Vec::new();
             for wait in waits {
                 outcomes.push(wait.await.unwrap());
             }
-            assert_eq!(outcomes, [Ok(()), Ok(()), Err(NotDurable)]);
+            let known = Ok(Durable { duplicates: 1 });
+            assert_eq!(outcomes, [known, NEW, NEW, Err(NotDurable)]);
             driver.await.unwrap();
             shard.join().unwrap();
         });

@@ -22,6 +22,8 @@ pub struct Config {
     pub shards: NonZeroUsize,
     /// Capacity of each ring in bytes, a power of two. A full ring refuses requests.
     pub ring_bytes: usize,
+    /// The window of known message ids.
+    pub dedup: DedupConfig,
     /// The segment log.
     pub log: LogConfig,
     /// The hot tables.
@@ -42,11 +44,29 @@ impl Config {
             lake: None,
             shards: cores,
             ring_bytes: DEFAULT_RING_BYTES,
+            dedup: DedupConfig::default(),
             log: LogConfig::default(),
             hot: HotConfig::default(),
             duckdb: DuckDbConfig::default(),
             query: QueryConfig::default(),
         }
+    }
+}
+
+/// How long message ids are known.
+#[derive(Debug, Clone)]
+pub struct DedupConfig {
+    /// Ids that are remembered at most; the oldest eighth goes when there would be more. Default
+    /// 4,000,000, about 100 MB. 0: message ids are stored and not looked at.
+    pub ids: usize,
+    /// How long an id is remembered, if their number allows it. Default 24 h: what a client that
+    /// lost its network for a day sends again is still known.
+    pub window: Duration,
+}
+
+impl Default for DedupConfig {
+    fn default() -> Self {
+        Self { ids: 4_000_000, window: Duration::from_secs(24 * 3_600) }
     }
 }
 

@@ -11,16 +11,19 @@
 //! nothing; queries over what was replayed go on.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use ringlake_dedup::{Dedup, Limits};
 use ringlake_ring::Consumer;
+use uuid::Uuid;
 
 use crate::ack::{self, Settler};
-use crate::config::{Config, LogConfig};
+use crate::config::{Config, DedupConfig, LogConfig};
 use crate::directory::Directory;
 use crate::error::{Error, chain};
 use crate::hot::{
@@ -32,15 +35,16 @@ use crate::lake::{Location, Table};
 use crate::log::{Identity, Log, RealDisk};
 use crate::metrics::Operations;
 use crate::query::{Pool, QueryError, QueryRequest, QueryStream};
-use crate::recovery::{self, Progress, ShardLog};
+use crate::recovery::{self, Progress, ShardLog, ids};
 use crate::roller::{Roller, RollerState};
 use crate::schema::log_schema;
-use crate::shard::{Shard, ShardState};
+use crate::shard::{Intake, Shard, ShardState};
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
 use crate::status::Status;
 
 /// Shards that can be configured. Delta keeps a number for each, `verify` a bitmap.
 const SHARDS_MAX: usize = 1_024;
+const _: () = assert!(SHARDS_MAX <= ringlake_dedup::OWNERS_MAX as usize);
 
 /// Whether events are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +91,8 @@ pub(crate) struct Shared {
     pub directory: Directory,
     pub location: Location,
     pub gate: Arc<Gate>,
+    /// The known message ids, unless they are not looked at.
+    pub dedup: Option<Arc<Dedup>>,
     pub shards: Arc<[Arc<ShardState>]>,
     pub snapshots: Arc<Snapshots>,
     pub progress: Progress,
@@ -146,6 +152,7 @@ impl Engine {
 
         let gate = Arc::new(Gate::default());
         let (ingests, parts, markers) = make_shards(&config, &gate);
+        let shards: Arc<[_]> = parts.iter().map(|parts| Arc::clone(&parts.state)).collect();
         let (queue, receiving) = queue(config.hot.queue_bytes);
         let committed = committed(&table, &directory, parts.len())?;
         let for_queries = Arc::clone(&database);
@@ -154,7 +161,8 @@ impl Engine {
 
         let shared = Arc::new(Shared {
             gate,
-            shards: parts.iter().map(|parts| Arc::clone(&parts.state)).collect(),
+            dedup: make_dedup(&config.dedup, Arc::clone(&shards)),
+            shards,
             snapshots,
             progress: Progress::default(),
             flusher: Arc::default(),
@@ -267,11 +275,7 @@ impl Engine {
         } else if let Some(problem) = failed {
             Some(format!("the log could not be replayed: {problem}"))
         } else if !shared.gate.is_open() {
-            let (done, total) = (
-                shared.progress.bytes_done.load(Ordering::Relaxed),
-                shared.progress.bytes_total.load(Ordering::Relaxed),
-            );
-            Some(format!("replaying the log: {done} of {total} bytes"))
+            Some(shared.progress.to_string())
         } else {
             let log = shared.shards.iter().find_map(|shard| shard.log_problem());
             let log = log.map(|problem| format!("the log cannot be written: {problem}"));
@@ -419,14 +423,7 @@ impl Engine {
         let outcome =
             recovery::recover_logs(&shared.directory, shards, committed, &shared.progress)
                 .and_then(|logs| {
-                    let quarantine = shared.directory.quarantine();
-                    recovery::replay(
-                        &logs,
-                        committed,
-                        &quarantine,
-                        &shared.queue,
-                        &shared.progress,
-                    )?;
+                    self.replay(&logs, committed)?;
                     self.start_shards(parts, logs, committed)
                 });
         match outcome {
@@ -449,6 +446,23 @@ impl Engine {
         }
     }
 
+    /// Brings back what only the logs hold, and the ids of what is stored.
+    fn replay(
+        &self,
+        logs: &BTreeMap<u32, ShardLog>,
+        committed: &BTreeMap<u32, i64>,
+    ) -> Result<(), Error> {
+        let shared = &self.shared;
+        let mut ids = shared.dedup.as_deref().map(|dedup| {
+            ids::Reader::new(dedup, self.node(), &shared.config.dedup, ids::now_micros())
+        });
+        if let Some(ids) = &mut ids {
+            ids.table(&shared.snapshots.load().files, &shared.progress);
+        }
+        let quarantine = shared.directory.quarantine();
+        recovery::replay(logs, committed, &quarantine, &shared.queue, &shared.progress, ids)
+    }
+
     fn start_shards(
         &self,
         parts: Vec<ShardParts>,
@@ -467,6 +481,7 @@ impl Engine {
             state.released.fetch_max(in_table, Ordering::Relaxed);
             let shard = Shard {
                 consumer: parts.consumer,
+                intake: Intake::new(shared.dedup.clone(), state.shard),
                 log: Log::new(
                     log.directory,
                     Box::new(RealDisk),
@@ -588,6 +603,16 @@ fn make_shards(
         all_markers.push(to_shard);
     }
     (ingests, all_parts, all_markers)
+}
+
+/// The table of known ids, empty. A decision that a shard waits for ends its sleep.
+fn make_dedup(config: &DedupConfig, shards: Arc<[Arc<ShardState>]>) -> Option<Arc<Dedup>> {
+    let ids = NonZeroUsize::new(config.ids)?;
+    let limits = Limits { ids, window: config.window };
+    // A new one for every start: the ids are read again from what is stored.
+    let secret = Uuid::new_v4().into_bytes();
+    let tell = move || shards.iter().for_each(|shard| shard.waker.wake());
+    Some(Arc::new(Dedup::new(&limits, secret, tell)))
 }
 
 /// How far the table holds each shard of this node: those configured and those with a log.

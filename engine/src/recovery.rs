@@ -4,11 +4,16 @@
 //! - Every shard log that is found is made sound and synced first, whatever the number of shards
 //!   now; then everything above the table's numbers is replayed into the hot tables, once.
 //! - Numbering goes on above the larger of log and table.
+//! - The message ids of what is stored are known before the first event comes. What was numbered
+//!   once is replayed whatever its id: that was decided when it came.
 //! - Replaying again after a crash in the middle gives the same result: the Delta numbers decide.
 //!
 //! **Memory.** One frame at a time, and the flusher's bounded queue.
 
+pub(crate) mod ids;
+
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -27,10 +32,28 @@ pub(crate) struct Progress {
     pub bytes_total: AtomicU64,
     /// Bytes read so far.
     pub bytes_done: AtomicU64,
+    /// Parquet files whose message ids are to be read, known once their footers have been.
+    pub id_files_total: AtomicU64,
+    /// Those that have been.
+    pub id_files_done: AtomicU64,
     /// Events replayed.
     pub events: AtomicU64,
     /// Stretches of damaged bytes set aside.
     pub quarantined: AtomicU64,
+}
+
+impl fmt::Display for Progress {
+    /// What the start is doing, as `/readyz` says it.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Relaxed: statistics.
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (done, total) = (load(&self.id_files_done), load(&self.id_files_total));
+        if done < total {
+            return write!(formatter, "reading message ids: {done} of {total} files");
+        }
+        let (done, total) = (load(&self.bytes_done), load(&self.bytes_total));
+        write!(formatter, "replaying the log: {done} of {total} bytes")
+    }
 }
 
 /// One shard's log after recovery.
@@ -66,13 +89,15 @@ pub(crate) fn recover_logs(
     Ok(logs)
 }
 
-/// Sends everything that the table does not hold yet to the flusher, each shard in order.
+/// Sends everything that the table does not hold yet to the flusher, each shard in order; its ids
+/// go to `ids`.
 pub(crate) fn replay(
     logs: &BTreeMap<u32, ShardLog>,
     committed: &BTreeMap<u32, i64>,
     quarantine: &Path,
     queue: &Queue,
     progress: &Progress,
+    mut ids: Option<ids::Reader<'_>>,
 ) -> Result<(), Error> {
     for (&shard, shard_log) in logs {
         // A frame that was written again into a second segment comes twice.
@@ -101,6 +126,9 @@ pub(crate) fn replay(
             let batch = batch.slice(known, batch.num_rows() - known);
             let first = frame.first().max(done + 1);
             done = frame.last();
+            if let Some(ids) = &mut ids {
+                ids.frame(&batch);
+            }
             // Relaxed: statistics.
             progress.events.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
             let bytes = log::batch_bytes(&batch);
@@ -136,10 +164,17 @@ fn set_frame_aside(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
 
+    use std::num::NonZeroUsize;
+    use std::sync::Arc;
+
+    use ringlake_dedup::{Claim, Claims, Dedup, Limits};
+
     use super::*;
+    use crate::config::DedupConfig;
     use crate::hot::{Message, logged, queue};
     use crate::log::{Identity, Log, RealDisk, quarantined_ranges};
     use crate::schema::log_schema;
+    use crate::shard::testing::TestDisk;
 
     /// Any start succeeds: here arrow cannot read the first of two intact frames, because it has
     /// fewer columns than the segment says.
@@ -163,12 +198,61 @@ mod tests {
         let logs = recover_logs(&directory, 1, &committed, &progress).unwrap();
         assert_eq!(logs[&0].next_sequence, 5);
         let (queue, receiving) = queue(1 << 20);
-        replay(&logs, &committed, &directory.quarantine(), &queue, &progress).unwrap();
+        replay(&logs, &committed, &directory.quarantine(), &queue, &progress, None).unwrap();
         let replayed: Vec<Message> = receiving.messages.try_iter().collect();
         let [Message::Batch(batch)] = replayed.as_slice() else { panic!("{replayed:?}") };
         assert_eq!((batch.first, batch.last()), (3, 4));
         let reports = quarantined_ranges(&directory.quarantine()).unwrap();
         assert_eq!(reports.len(), 1);
         assert_eq!(reports[0].sequences, Some((1, 2)));
+    }
+
+    fn with_id(first: i64, id: &str) -> LogBatch {
+        logged(0, first, &[format!(r#"{{"event":"e","message_id":"{id}"}}"#)])
+    }
+
+    /// Rules 3 and 4: the frame of a batch whose requests were told "not stored" may still lie in
+    /// the file. Its numbers are void and its id is unknown, so that the retry is stored.
+    #[test]
+    fn the_ids_of_a_void_batch_are_forgotten_and_those_of_durable_ones_are_known() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = Directory::open(scratch.path()).unwrap();
+        let path = directory.shard_log(0).unwrap();
+        let identity =
+            Identity { node: directory.node().to_owned(), shard: 0, schema: log_schema() };
+        let disk = TestDisk::default();
+        let mut log =
+            Log::new(path.clone(), Box::new(disk.clone()), identity, 1 << 20, vec![], vec![])
+                .unwrap();
+        log.append(&with_id(1, "a").batch, 1).unwrap();
+        disk.go_on(true);
+        log.append(&with_id(2, "b").batch, 2).unwrap_err();
+        disk.go_on(false);
+        log.append(&with_id(3, "c").batch, 3).unwrap();
+        drop(log);
+        let mut frames = Vec::new();
+        let mut visit = |frame: &Frame| {
+            frames.push(frame.first());
+            Ok::<_, Error>(())
+        };
+        log::scan(&path, &mut visit).unwrap();
+        assert!(frames.contains(&2), "the void frame is there: {frames:?}");
+
+        let (progress, committed) = (Progress::default(), BTreeMap::new());
+        let logs = recover_logs(&directory, 1, &committed, &progress).unwrap();
+        let config = DedupConfig::default();
+        let limits = Limits { ids: NonZeroUsize::MAX, window: config.window };
+        let dedup = Arc::new(Dedup::new(&limits, [0; 16], || {}));
+        let now = 1_795_000_000_000_000;
+        let ids = ids::Reader::new(&dedup, directory.node(), &config, now);
+        let (queue, _receiving) = queue(1 << 20);
+        replay(&logs, &committed, &directory.quarantine(), &queue, &progress, Some(ids)).unwrap();
+
+        let keys = ["a", "b", "c"].map(|id| dedup.key("default", id));
+        let mut keys: Vec<_> = keys.into_iter().zip(0..).collect();
+        let mut is_new = [false; 3];
+        let claim = Claims::new(dedup, 0).claim(&mut keys, |index, new| is_new[index] = new);
+        assert_eq!(claim, Claim::Decided { duplicates: 2 });
+        assert_eq!(is_new, [false, true, false]);
     }
 }

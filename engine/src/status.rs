@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::accounting::Accounting;
 use crate::engine::Shared;
+use crate::recovery::ids::now_micros;
 
 /// The engine's numbers at one moment.
 #[derive(Debug, Clone, Serialize)]
@@ -20,6 +21,8 @@ pub struct Status {
     pub hot: HotStatus,
     /// The Delta table.
     pub lake: LakeStatus,
+    /// The known message ids; absent when they are not looked at.
+    pub dedup: Option<DedupStatus>,
     /// Where every event of this process is.
     pub accounting: Accounting,
     /// Events that the start replayed from the log.
@@ -73,6 +76,19 @@ pub struct LakeStatus {
     pub rows: u64,
 }
 
+/// The numbers of the known message ids.
+#[derive(Debug, Clone, Serialize)]
+pub struct DedupStatus {
+    /// Ids that are known.
+    pub ids: usize,
+    /// The most that there may be.
+    pub ids_max: usize,
+    /// A repetition of any id that was received in the last so many seconds is recognised.
+    pub window_age_seconds: u64,
+    /// Requests that wait for another shard, which is writing an event with an id of theirs.
+    pub held_requests: usize,
+}
+
 /// What was set aside since the start of the process.
 #[derive(Debug, Clone, Serialize)]
 pub struct Quarantine {
@@ -102,6 +118,16 @@ impl Status {
             })
             .collect();
         let snapshot = shared.snapshots.load();
+        let dedup = shared.dedup.as_ref().map(|dedup| {
+            let look = dedup.look(now_micros());
+            let held = shared.shards.iter().map(|shard| &shard.held_requests);
+            DedupStatus {
+                ids: look.ids,
+                ids_max: shared.config.dedup.ids,
+                window_age_seconds: look.age.as_secs(),
+                held_requests: held.map(|held| held.load(Ordering::Relaxed)).sum(),
+            }
+        });
         Self {
             node: shared.directory.node().to_owned(),
             log_bytes: shards.iter().map(|shard| shard.log_bytes).sum(),
@@ -117,6 +143,7 @@ impl Status {
                 bytes: snapshot.files.iter().map(|file| file.bytes).sum(),
                 rows: snapshot.files.iter().filter_map(|file| file.rows).sum(),
             },
+            dedup,
             accounting,
             recovered: shared.progress.events.load(Ordering::Relaxed),
             quarantined: Quarantine {

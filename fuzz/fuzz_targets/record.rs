@@ -10,6 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     assert_eq!(record.iter().count(), record.events());
+    assert_eq!(record.message_ids().count(), record.events());
     let texts = record.iter().map(|event| {
         let optional = [
             event.message_id,

@@ -73,18 +73,19 @@ fn import_never_corrects_the_clients_clock() {
 fn compressed_files_and_arrays_are_imported() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    let lines = generate("100", "1");
+    // Message ids are unique for a seed only: repeated events would not be stored again.
+    let [first, second, third] = ["1", "2", "3"].map(|seed| generate("100", seed));
     let gzip = directory.path().join("a");
     let mut encoder =
         flate2::write::GzEncoder::new(std::fs::File::create(&gzip).unwrap(), Default::default());
-    encoder.write_all(&lines).unwrap();
+    encoder.write_all(&first).unwrap();
     encoder.finish().unwrap();
     let zstd = directory.path().join("b");
-    std::fs::write(&zstd, zstd::encode_all(&lines[..], 1).unwrap()).unwrap();
+    std::fs::write(&zstd, zstd::encode_all(&second[..], 1).unwrap()).unwrap();
     let output = import(&data, &[gzip.to_str().unwrap(), zstd.to_str().unwrap()], b"");
     assert!(output.status.success(), "{}", text(&output.stderr));
 
-    let array = format!("[\n{}\n]\n", text(&lines).trim_end().replace('\n', ",\n\n"));
+    let array = format!("[\n{}\n]\n", text(&third).trim_end().replace('\n', ",\n\n"));
     let output = import(&data, &["-", "--format", "json"], array.as_bytes());
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(query(&data, "SELECT count(*) AS n FROM events")[0]["n"], 300);
@@ -270,6 +271,8 @@ fn the_demonstration_runs_to_its_figures() {
         assert!(figures.contains(named), "{named}: {figures}");
     }
     assert_eq!(query(&data, "SELECT count(*) AS n FROM events")[0]["n"], 20_000);
+    let again = run(&arguments);
+    assert!(again.status.success(), "a second time too: {}", text(&again.stderr));
 
     let temporary = directory.path().join("temporary");
     std::fs::create_dir(&temporary).unwrap();

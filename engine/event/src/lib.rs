@@ -33,4 +33,4 @@ pub use model::{
     Mode, Request, Source, TENANT_MAX_BYTES, Tenant,
 };
 pub use pairs::{encode_pairs, pairs_bound};
-pub use record::{Event, Events, Record, record_bound};
+pub use record::{Event, Events, MessageIds, Record, record_bound};

@@ -204,6 +204,8 @@ pub struct Record<'a> {
     /// The events' texts.
     text: &'a str,
     heads: &'a [u8],
+    /// Every field that at least one event has.
+    present: u16,
 }
 
 impl<'a> Record<'a> {
@@ -231,21 +233,24 @@ impl<'a> Record<'a> {
         let source = Source::from_byte(source).ok_or(unknown)?;
         let text = simdutf8::basic::from_utf8(text).map_err(|_| RecordError::NotUtf8)?;
         let (tenant, text) = text.split_at_checked(tenant_len).ok_or(truncated)?;
-        let record = Record { received_at, source, events, tenant, text, heads };
-        record.check_events(bytes.len())?;
+        let mut record = Record { received_at, source, events, tenant, text, heads, present: 0 };
+        record.present = record.check_events(bytes.len())?;
         Ok(record)
     }
 
-    /// Checks that the heads account for all of the text, in whole characters.
-    fn check_events(&self, len: usize) -> Result<(), RecordError> {
+    /// Checks that the heads account for all of the text, in whole characters; gives the fields
+    /// that occur.
+    fn check_events(&self, len: usize) -> Result<u16, RecordError> {
         let truncated = RecordError::Truncated { len };
         let mut heads = self.heads;
         let mut at = 0_usize;
+        let mut present = 0;
         for _ in 0..self.events {
             let head = Head::read(&mut heads).ok_or(truncated)?;
             if head.present & !FIELDS != 0 {
                 return Err(RecordError::Unknown { what: "field bits", value: head.present });
             }
+            present |= head.present;
             for length in head.lengths {
                 at = usize::try_from(length)
                     .ok()
@@ -260,7 +265,7 @@ impl<'a> Record<'a> {
             }
         }
         match heads.len() + self.text.len() - at {
-            0 => Ok(()),
+            0 => Ok(present),
             excess => Err(RecordError::Excess { len, excess }),
         }
     }
@@ -281,6 +286,19 @@ impl<'a> Record<'a> {
     #[must_use]
     pub fn source(&self) -> Source {
         self.source
+    }
+
+    /// Whether any event has a `message_id`.
+    #[must_use]
+    pub fn has_message_ids(&self) -> bool {
+        self.present & Field::MessageId.bit() != 0
+    }
+
+    /// Tenant and `message_id` of each event, in the order of the request; none for an event
+    /// without one, or with an empty one, which tells no event from another.
+    #[must_use]
+    pub fn message_ids(&self) -> MessageIds<'a> {
+        MessageIds(self.iter())
     }
 
     /// The events, in the order of the request.
@@ -402,3 +420,38 @@ impl<'a> Iterator for Events<'a> {
 }
 
 impl ExactSizeIterator for Events<'_> {}
+
+/// The identities of a [`Record`]'s events: cheaper than the events.
+#[derive(Debug, Clone)]
+pub struct MessageIds<'a>(Events<'a>);
+
+impl<'a> Iterator for MessageIds<'a> {
+    type Item = Option<(&'a str, &'a str)>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let Events { record, left } = &mut self.0;
+        *left = left.checked_sub(1)?;
+        let head = Head::read(&mut record.heads)?;
+        let length = head.lengths.iter().map(|length| *length as usize).sum();
+        let (texts, rest) = record.text.split_at_checked(length)?;
+        record.text = rest;
+        let length = |field: Field| head.lengths[field.place()] as usize;
+        let (id, texts) = texts.split_at_checked(length(Field::MessageId))?;
+        let tenant = if head.present & Field::Tenant.bit() == 0 {
+            record.tenant
+        } else {
+            texts.get(..length(Field::Tenant))?
+        };
+        Some((!id.is_empty()).then_some((tenant, id)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for MessageIds<'_> {}
+
+/// An identity is taken from the front of an event's texts.
+const _: () = assert!(Field::MessageId as usize == 0 && Field::Tenant as usize == 1);

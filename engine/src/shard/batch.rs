@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayBuilder, ArrayRef, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
 };
-use ringlake_event::Record;
+use ringlake_event::{Event, Record};
 
 use crate::log::batch_bytes;
 use crate::schema::log_schema;
@@ -50,9 +50,20 @@ impl BatchBuilder {
 
     /// Appends all events of one request.
     pub fn append(&mut self, record: &Record<'_>) {
+        self.append_events(record, record.iter());
+    }
+
+    /// Appends the events of one request for which `wanted`, in their order, holds true.
+    pub fn append_some(&mut self, record: &Record<'_>, wanted: &[bool]) {
+        debug_assert_eq!(record.events(), wanted.len());
+        let some = record.iter().zip(wanted).filter(|(_, wanted)| **wanted);
+        self.append_events(record, some.map(|(event, _)| event));
+    }
+
+    fn append_events<'a>(&mut self, record: &Record<'a>, events: impl Iterator<Item = Event<'a>>) {
         let source = record.source().as_str();
         let received_at = record.received_at();
-        for event in record.iter() {
+        for event in events {
             self.message_id.append_option(event.message_id);
             self.tenant.append_value(event.tenant);
             self.kind.append_value(event.kind);

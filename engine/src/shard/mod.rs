@@ -2,31 +2,37 @@
 //!
 //! **Guarantees**
 //! - Events get dense, increasing numbers in the order of the ring.
-//! - A request's events are in one frame of the log: a crash stores a request whole or not at all.
+//! - A request's events are in one frame of the log, those that are known already left out: a crash
+//!   stores a request whole or not at all.
 //! - A batch closes as soon as the previous sync has returned and something is there: one sync
 //!   covers everything that arrived while the last one ran (group commit).
 //! - A batch is handed to the flusher after its requests are answered, and in order.
+//! - The shard never stops for another one while it has read what others may wait for. A request
+//!   that repeats an id which another shard is just writing waits beside the ring.
 //!
 //! **Roles.** The shard thread owns its ring consumer, builders and segment files. It talks
 //! neither to DuckDB nor to HTTP.
 //!
 //! **Limits.** A batch closes at `batch_rows` and `batch_bytes`, checked between requests. When
-//! the flusher's queue is full the shard waits, its ring fills, and requests are refused.
+//! the flusher's queue is full the shard waits, its ring fills, and requests are refused. Requests
+//! that wait for another shard are bounded too, with the same consequence.
 
 mod batch;
+mod held;
+mod intake;
 
 pub use batch::BatchBuilder;
+pub use intake::{Intake, Late, Taken};
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use ringlake_event::Record;
 use ringlake_ring::{Consumer, Gauge, Waker};
 
 use crate::accounting::Tally;
-use crate::ack::{NotDurable, Settler};
+use crate::ack::{Durable, NotDurable, Settler};
 use crate::config::LogConfig;
 use crate::hot::{LogBatch, Marker, Message, Queue};
 use crate::log::Log;
@@ -34,6 +40,9 @@ use crate::metrics::Operations;
 
 /// How long an idle shard sleeps before it looks around; a push or a marker wakes it at once.
 const IDLE_SLEEP: Duration = Duration::from_secs(1);
+/// How long a shard that may read no further request waits for a decision before it looks at its
+/// other duties.
+const FULL_WAIT: Duration = Duration::from_millis(10);
 
 /// What others may know about a shard, and the two things they may ask of it.
 #[derive(Debug)]
@@ -57,6 +66,8 @@ pub(crate) struct ShardState {
     pub log_segments: AtomicU64,
     /// Written by the shard: numbers declared void.
     pub void: AtomicU64,
+    /// Written by the shard: requests that wait for another shard.
+    pub held_requests: AtomicUsize,
     /// Why the log cannot be written, while it cannot.
     pub log_problem: Mutex<Option<String>>,
     /// Set to make the shard drain its ring and end.
@@ -76,6 +87,7 @@ impl ShardState {
             log_bytes: AtomicU64::new(0),
             log_segments: AtomicU64::new(0),
             void: AtomicU64::new(0),
+            held_requests: AtomicUsize::new(0),
             log_problem: Mutex::new(None),
             stop: AtomicBool::new(false),
         }
@@ -102,6 +114,7 @@ impl ShardState {
 #[derive(Debug)]
 pub(crate) struct Shard {
     pub consumer: Consumer,
+    pub intake: Intake,
     pub log: Log,
     pub settler: Settler,
     pub queue: Queue,
@@ -118,6 +131,8 @@ pub(crate) struct Shard {
 struct Gathered {
     requests: u64,
     bytes: usize,
+    /// Nothing was left in the ring.
+    emptied: bool,
     /// The last record of the pass is not one that we write: its request fails alone.
     malformed: bool,
 }
@@ -125,36 +140,38 @@ struct Gathered {
 /// A marker on its way through the shard: it goes on once everything that was in the ring when it
 /// came has been committed.
 #[derive(Debug)]
-struct Held {
+struct Passing {
     marker: Arc<Marker>,
     bytes_ahead: usize,
+    /// Known when the ring has been read so far: it came after every request up to this ticket.
+    after: Option<u64>,
 }
 
 impl Shard {
     /// Runs until told to stop; then the ring is empty and everything in it answered.
     pub(crate) fn run(mut self) {
-        let mut builder = BatchBuilder::new();
         let mut settled = 0_u64;
         let mut stuck_at = 0;
-        let mut held: Vec<Held> = Vec::new();
+        let mut passing: Vec<Passing> = Vec::new();
         self.publish_log_size();
         loop {
             // Acquire: pairs with the Release store in `Engine::shutdown`; read before the ring,
             // so that what was pushed before the request to stop is drained.
             let stop = self.state.stop.load(Ordering::Acquire) || self.consumer.is_abandoned();
-            held.extend(
-                self.markers
-                    .try_iter()
-                    .map(|marker| Held { marker, bytes_ahead: self.state.gauge.used_bytes() }),
-            );
-            let gathered = self.gather(&mut builder);
-            if gathered.requests > 0 {
-                self.commit(&mut builder, &gathered, &mut settled);
+            passing.extend(self.markers.try_iter().map(|marker| Passing {
+                marker,
+                bytes_ahead: self.state.gauge.used_bytes(),
+                after: None,
+            }));
+            let gathered = self.gather(settled);
+            let moved = gathered.requests > 0 || !self.intake.late().is_empty();
+            if moved {
+                self.commit(&gathered, &mut settled);
                 // On a busy core this lets the serving loop send the answers and take the next
                 // requests, so that the next sync covers more of them.
                 std::thread::yield_now();
             }
-            self.forward(&mut held, &gathered);
+            self.forward(&mut passing, &gathered, settled);
             // Relaxed: see `ShardState::release`.
             let released = self.state.released.load(Ordering::Relaxed);
             // A segment may also become releasable by being closed. One that could not be removed
@@ -162,52 +179,79 @@ impl Shard {
             if self.log.can_release(released) && released > stuck_at {
                 stuck_at = if self.release_segments(released) { 0 } else { released };
             }
-            if gathered.requests == 0 {
-                if stop {
+            if !moved {
+                if stop && self.intake.waiting() == 0 {
                     break;
                 }
-                if held.is_empty() && self.markers.is_empty() {
-                    self.consumer.park(IDLE_SLEEP);
-                }
+                self.rest();
             }
         }
     }
 
-    fn gather(&mut self, builder: &mut BatchBuilder) -> Gathered {
+    /// Sleeps until there is something to do.
+    fn rest(&mut self) {
+        let without_end = self.intake.waiting() > 0 && self.consumer.is_abandoned();
+        if self.intake.is_full() || without_end {
+            // The ring would not let the thread sleep: something is in it, or it is abandoned.
+            self.intake.wait(FULL_WAIT);
+        } else if self.markers.is_empty() {
+            // A marker that has been taken from its channel and not sent on is behind a request
+            // that waits for another shard; the decision ends the sleep.
+            self.consumer.park(IDLE_SLEEP);
+        }
+    }
+
+    /// Takes the requests that need not wait any more, and new ones from the ring. `settled` is
+    /// the last ticket before those.
+    fn gather(&mut self, settled: u64) -> Gathered {
+        let Self { consumer, intake, settler, limits, state, .. } = self;
         let mut gathered = Gathered::default();
-        while builder.rows() < self.limits.batch_rows && gathered.bytes < self.limits.batch_bytes {
-            let Some(bytes) = self.consumer.next() else { break };
+        intake.retry(limits.batch_rows);
+        while intake.builder.rows() < limits.batch_rows
+            && gathered.bytes < limits.batch_bytes
+            && !intake.is_full()
+        {
+            let Some(bytes) = consumer.next() else {
+                gathered.emptied = true;
+                break;
+            };
             gathered.requests += 1;
             gathered.bytes += bytes.len();
-            match Record::parse(bytes) {
-                Ok(record) => builder.append(&record),
+            let ticket = settled + gathered.requests;
+            match intake.take(ticket, bytes) {
+                Ok(Taken::InBatch { duplicates: 0 }) => {}
+                Ok(Taken::InBatch { duplicates }) => settler.note(ticket, duplicates),
+                Ok(Taken::Held) => settler.hold(ticket),
                 Err(error) => {
-                    tracing::error!(shard = self.state.shard, %error, "a ring record is malformed; its request fails");
+                    tracing::error!(shard = state.shard, %error, "a ring record is malformed; its request fails");
                     gathered.malformed = true;
                     break;
                 }
             }
         }
         if gathered.requests > 0 {
-            self.consumer.release();
+            consumer.release();
         }
+        // Relaxed: statistics, this thread is the only writer.
+        state.held_requests.store(intake.waiting(), Ordering::Relaxed);
         gathered
     }
 
-    fn commit(&mut self, builder: &mut BatchBuilder, gathered: &Gathered, settled: &mut u64) {
+    fn commit(&mut self, gathered: &Gathered, settled: &mut u64) {
         let sound = *settled + gathered.requests - u64::from(gathered.malformed);
         *settled += gathered.requests;
-        if builder.rows() > 0 {
-            self.commit_batch(builder, sound);
+        if self.intake.builder.rows() > 0 {
+            self.commit_batch(sound);
+        } else {
+            // Nothing to make durable: every event is known.
+            self.stored(0, sound);
         }
-        // A request without events has nothing to wait for.
-        self.settler.settle(sound, Ok(()));
         self.settler.settle(*settled, Err(NotDurable));
     }
 
-    fn commit_batch(&mut self, builder: &mut BatchBuilder, ticket: u64) {
+    fn commit_batch(&mut self, ticket: u64) {
         let first = self.next_sequence;
-        let (batch, bytes) = builder.finish();
+        let (batch, bytes) = self.intake.builder.finish();
         let rows = batch.num_rows();
         let last = first + i64::try_from(rows).unwrap_or(i64::MAX) - 1;
         self.next_sequence = last + 1;
@@ -220,33 +264,59 @@ impl Shard {
             Ok(_) => {
                 // Relaxed: statistics, as above.
                 self.state.durable_sequence.store(last, Ordering::Relaxed);
-                self.state.tally.store(rows);
                 self.state.set_log_problem(None);
-                self.settler.settle(ticket, Ok(()));
+                self.stored(rows, ticket);
                 let shard = self.state.shard;
                 self.queue.send(LogBatch { shard, first, batch, bytes, durable: began });
             }
             Err(error) => {
                 let problem = crate::error::chain(&error);
                 tracing::error!(shard = self.state.shard, first, last, %problem, "a batch could not be made durable; its requests fail");
-                self.state.tally.lose(rows);
                 self.state.set_log_problem(Some(problem));
                 let voids = self.log.voids().iter().map(|void| void.end() - void.start() + 1);
                 // Relaxed: statistics, as above.
                 self.state.void.store(voids.sum::<i64>().unsigned_abs(), Ordering::Relaxed);
-                self.settler.settle(ticket, Err(NotDurable));
+                self.lost(rows, ticket);
             }
         }
         self.publish_log_size();
     }
 
-    /// Sends markers on whose turn has come.
-    fn forward(&mut self, held: &mut Vec<Held>, gathered: &Gathered) {
-        for waiting in held.iter_mut() {
-            waiting.bytes_ahead = waiting.bytes_ahead.saturating_sub(gathered.bytes);
+    /// Answers the requests of a batch that is durable: those up to `ticket`, and the late ones.
+    fn stored(&mut self, rows: usize, ticket: u64) {
+        self.state.tally.store(rows);
+        self.state.tally.repeat(self.intake.duplicates());
+        // Before the answers: who repeats an id right after one finds it known.
+        self.intake.stored();
+        self.settler.settle(ticket, Ok(()));
+        for late in self.intake.late() {
+            self.settler.finish(late.ticket, Ok(Durable { duplicates: late.duplicates }));
         }
-        let empty = gathered.requests == 0;
-        for ready in held.extract_if(.., |waiting| empty || waiting.bytes_ahead == 0) {
+    }
+
+    /// Answers the requests of a batch that is lost. A request that is told so sends its duplicates
+    /// again too, so that they count as lost with it.
+    fn lost(&mut self, rows: usize, ticket: u64) {
+        self.state.tally.lose(rows + self.intake.duplicates());
+        self.settler.settle(ticket, Err(NotDurable));
+        for late in self.intake.late() {
+            self.settler.finish(late.ticket, Err(NotDurable));
+        }
+        self.intake.lost();
+    }
+
+    /// Sends markers on whose turn has come: everything before them is committed, the requests that
+    /// had to wait for another shard included.
+    fn forward(&mut self, passing: &mut Vec<Passing>, gathered: &Gathered, settled: u64) {
+        for waiting in passing.iter_mut() {
+            waiting.bytes_ahead = waiting.bytes_ahead.saturating_sub(gathered.bytes);
+            let read = gathered.emptied || waiting.bytes_ahead == 0;
+            if waiting.after.is_none() && read {
+                waiting.after = Some(settled);
+            }
+        }
+        let oldest = self.intake.oldest_waiting().unwrap_or(u64::MAX);
+        for ready in passing.extract_if(.., |waiting| waiting.after.is_some_and(|to| to < oldest)) {
             self.queue.send_message(Message::Marker(ready.marker));
         }
     }
@@ -269,3 +339,8 @@ impl Shard {
         self.state.log_segments.store(segments as u64, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use ringlake_engine::{Engine, Ingest};
 
-use crate::cli::{Cli, Command, LogFormat, Place};
+use crate::cli::{Cli, Command, LogFormat};
 use crate::config::Config;
 use crate::logging;
 
@@ -51,8 +51,7 @@ pub fn run(cli: Cli) -> Result<u8> {
 }
 
 /// Opens the engine of a command and waits until it is ready.
-fn open(place: &Place) -> Result<(Engine, Vec<Ingest>, Config)> {
-    let config = Config::for_command(place, None)?;
+fn open(config: Config) -> Result<(Engine, Vec<Ingest>, Config)> {
     let opened = Engine::open(config.engine.clone());
     let (engine, ingests) = match opened {
         Err(error @ ringlake_engine::Error::Locked { .. }) => {

@@ -62,9 +62,12 @@ fn encoded(format: QueryFormat) -> Option<Format> {
 }
 
 fn local(arguments: &Query, format: QueryFormat, output: &mut Output) -> Result<()> {
-    must_exist(&Config::for_command(&arguments.place, None)?)?;
-    // The way in stays open although nothing comes: a shard without one has ended.
-    let (engine, _ingests, config) = open(&arguments.place)?;
+    let mut config = Config::for_command(&arguments.place, None)?;
+    must_exist(&config)?;
+    // Nothing comes that could be a duplicate: the ids need not be read back.
+    config.engine.dedup.ids = 0;
+    // The way in stays open all the same: a shard without one has ended.
+    let (engine, _ingests, config) = open(config)?;
     // What was replayed becomes visible with the next flush.
     engine.flush()?;
     let request = QueryRequest { sql: arguments.sql.clone(), params: Vec::new(), timeout: None };

@@ -81,6 +81,8 @@ pub const KEYS: &[Key] = &[
         unit: "origins",
         meaning: "origins that may send events from a browser; * is any",
     },
+    number("dedup.ids", 0, 1_000_000_000, "ids", "message ids that are known; 0 looks at none"),
+    number("dedup.window_ms", 1_000, 90 * DAY_MS, "ms", "time for which a message id is known"),
     number("log.segment_bytes", MIB, 16 * GIB, "bytes", "size at which a log segment is closed"),
     number("log.batch_rows", 1, 1_000_000, "events", "events that one sync covers at most"),
     number("log.batch_bytes", 64 * KIB, GIB, "bytes", "bytes that one sync covers at most"),

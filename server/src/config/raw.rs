@@ -20,6 +20,7 @@ pub(super) struct Raw {
     pub ring_bytes: Option<u64>,
     pub shutdown_timeout_ms: Option<u64>,
     pub http: Http,
+    pub dedup: Dedup,
     pub log: Log,
     pub hot: Hot,
     pub duckdb: DuckDb,
@@ -38,6 +39,13 @@ pub(super) struct Http {
     pub body_timeout_ms: Option<u64>,
     pub idle_timeout_ms: Option<u64>,
     pub cors_origins: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Dedup {
+    pub ids: Option<u64>,
+    pub window_ms: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -75,8 +83,12 @@ pub(super) struct Query {
     pub timeout_ms: Option<u64>,
 }
 
-/// Puts the sections `log`, `hot`, `duckdb` and `query` into `engine`.
+/// Puts the sections `dedup`, `log`, `hot`, `duckdb` and `query` into `engine`.
 pub(super) fn fill_engine(raw: &Raw, engine: &mut EngineConfig) -> Result<(), UsageError> {
+    let dedup = &mut engine.dedup;
+    set(&mut dedup.ids, size(raw.dedup.ids, "dedup.ids")?);
+    set(&mut dedup.window, millis(raw.dedup.window_ms, "dedup.window_ms")?);
+
     let log = &mut engine.log;
     set(&mut log.segment_bytes, super::count(raw.log.segment_bytes, "log.segment_bytes")?);
     set(&mut log.batch_rows, size(raw.log.batch_rows, "log.batch_rows")?);

@@ -29,6 +29,8 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.ack, Ack::Disk);
     assert_eq!(config.engine.duckdb.memory_limit, "1GB");
     assert_eq!(config.http.body_max_bytes, 4 << 20);
+    assert_eq!(config.engine.dedup.ids, 4_000_000);
+    assert_eq!(config.engine.dedup.window.as_secs(), 24 * 3_600);
     assert_eq!(config.origin("listen"), &Origin::Default);
 }
 

@@ -312,23 +312,27 @@ pub fn empty(status: StatusCode) -> Reply {
     reply
 }
 
-/// `202 {"accepted":N}`.
-pub fn accepted(events: usize) -> Reply {
-    let body = match events {
-        1 => Bytes::from_static(b"{\"accepted\":1}"),
-        _ => Bytes::from(format!("{{\"accepted\":{events}}}")),
+/// `202 {"accepted":N}`, with `"duplicates":M` when some of the events were known.
+pub fn accepted(events: usize, duplicates: usize) -> Reply {
+    let body = match (events, duplicates) {
+        (1, 0) => Bytes::from_static(b"{\"accepted\":1}"),
+        (_, 0) => Bytes::from(format!("{{\"accepted\":{events}}}")),
+        _ => Bytes::from(format!("{{\"accepted\":{events},\"duplicates\":{duplicates}}}")),
     };
     whole(StatusCode::ACCEPTED, JSON, body)
 }
 
-/// `207` with what was accepted and what was not.
-pub fn partly_accepted(events: usize, rejected: &[Rejection]) -> Reply {
+/// `207` with what was accepted, how much of it was known if any, and what was not accepted.
+pub fn partly_accepted(events: usize, duplicates: usize, rejected: &[Rejection]) -> Reply {
     let rejected: Vec<Value> = rejected
         .iter()
         .map(|bad| json!({ "index": bad.index, "error": bad.error.message }))
         .collect();
-    let body = json!({ "accepted": events, "rejected": rejected }).to_string();
-    whole(StatusCode::MULTI_STATUS, JSON, body.into())
+    let mut body = json!({ "accepted": events, "rejected": rejected });
+    if duplicates > 0 {
+        body["duplicates"] = duplicates.into();
+    }
+    whole(StatusCode::MULTI_STATUS, JSON, body.to_string().into())
 }
 
 /// Makes this the last answer of its connection.

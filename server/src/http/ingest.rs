@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
-use ringlake_engine::ack::Ticket;
+use ringlake_engine::ack::{NotDurable, Ticket};
 use ringlake_event::{
     DecodeError, Decoded, Decoder, Mode, Request as EventRequest, Source, Tenant, record_bound,
 };
@@ -100,11 +100,11 @@ async fn receive(
     let (decoded, ticket) = serving.store(&packed, declared, options)?;
     // Waiting for the disk needs none of it.
     drop((packed, charge));
-    serving.acknowledge(ticket, options.ack).await?;
+    let duplicates = serving.acknowledge(ticket, options.ack).await?;
     Ok(match (decoded.rejected.is_empty(), options.quiet) {
-        (false, _) => answer::partly_accepted(decoded.accepted, &decoded.rejected),
+        (false, _) => answer::partly_accepted(decoded.accepted, duplicates, &decoded.rejected),
         (true, true) => answer::empty(StatusCode::NO_CONTENT),
-        (true, false) => answer::accepted(decoded.accepted),
+        (true, false) => answer::accepted(decoded.accepted, duplicates),
     })
 }
 
@@ -173,7 +173,8 @@ impl ServingLoop {
         Ok((decoded, ticket))
     }
 
-    /// Waits until the events of `ticket` are what `ack` promises.
+    /// Waits until the events of `ticket` are what `ack` promises; gives how many of them were
+    /// known before. Who waits for memory only is not told: the shard has not looked yet.
     ///
     /// # Errors
     /// [`Problem::NotDurable`], which the shard has counted.
@@ -181,14 +182,14 @@ impl ServingLoop {
         &self,
         ticket: Option<Ticket>,
         ack: Option<Ack>,
-    ) -> Result<(), Refused> {
-        let Some(ticket) = ticket else { return Ok(()) };
+    ) -> Result<usize, Refused> {
+        let Some(ticket) = ticket else { return Ok(0) };
         match ack.unwrap_or(self.app.config.ack) {
-            Ack::Memory => Ok(()),
-            Ack::Disk => {
-                let outcome = self.acks.wait(ticket).await;
-                outcome.map_err(|_| Refused { problem: Problem::NotDurable, events: 0 })
-            }
+            Ack::Memory => Ok(0),
+            Ack::Disk => match self.acks.wait(ticket).await {
+                Ok(durable) => Ok(durable.duplicates),
+                Err(NotDurable) => Err(Refused { problem: Problem::NotDurable, events: 0 }),
+            },
         }
     }
 

@@ -132,6 +132,13 @@ fn storage(writer: &mut Writer<'_>, status: &Status) -> fmt::Result {
     writer.gauge("lake_files", "live Parquet files", status.lake.files as u64)?;
     writer.gauge("lake_bytes", "size of the live Parquet files", status.lake.bytes)?;
     writer.gauge("lake_rows", "rows in the live Parquet files", status.lake.rows)?;
+    if let Some(dedup) = &status.dedup {
+        writer.gauge("dedup_ids", "message ids that are known", dedup.ids as u64)?;
+        let help = "how far back a repeated message id is recognised";
+        writer.gauge("dedup_window_age_seconds", help, dedup.window_age_seconds)?;
+        let help = "requests that wait for another shard to write an event of theirs";
+        writer.gauge("dedup_held_requests", help, dedup.held_requests as u64)?;
+    }
     writer.counter("events_recovered", "events replayed by the start", status.recovered)?;
     writer.counter("events_void", "numbers lost with failed batches", status.void)?;
     writer.counter("quarantined_rows", "rows set aside", status.quarantined.rows)?;

@@ -127,6 +127,21 @@ fn the_servers_own_fields_are_properties_of_the_client() {
 }
 
 #[test]
+fn an_identity_is_the_tenant_and_the_message_id() {
+    let outcome = decode(
+        r#"[{"event":"a","message_id":"1"},{"event":"b"},{"event":"c","message_id":""},
+            {"event":"d","tenant":"t","message_id":"4","url":"u"},{"tenant":"t","event":"e"}]"#,
+    )
+    .unwrap();
+    let record = Record::parse(&outcome.record).unwrap();
+    assert!(record.has_message_ids());
+    let ids: Vec<_> = record.message_ids().collect();
+    assert_eq!(ids, [Some(("default", "1")), None, None, Some(("t", "4")), None]);
+    let outcome = decode(r#"{"event":"a"}"#).unwrap();
+    assert!(!Record::parse(&outcome.record).unwrap().has_message_ids());
+}
+
+#[test]
 fn texts_lose_their_escapes_and_json_keeps_them() {
     let outcome = decode(
         r#"{"event":"\u00fcber \ud83d\ude00\n\"q\"","properties":{"k":"\ud83d\ude00"},"url":"\/"}"#,

@@ -57,6 +57,13 @@ fn decode_with(
         assert_eq!(record.iter().count(), decoded.accepted);
         assert_eq!(record.received_at(), request.received_at);
         assert_eq!(record.source(), request.source);
+        let ids: Vec<_> = record
+            .iter()
+            .map(|event| event.message_id.filter(|id| !id.is_empty()).map(|id| (event.tenant, id)))
+            .collect();
+        assert_eq!(record.message_ids().len(), ids.len());
+        assert_eq!(record.message_ids().collect::<Vec<_>>(), ids);
+        assert_eq!(record.has_message_ids(), record.iter().any(|event| event.message_id.is_some()));
     }
     Ok(Outcome { decoded, record: out })
 }

@@ -21,8 +21,6 @@ pub const EVENTS_PER_REQUEST: u64 = 1_000;
 const CONNECTIONS: usize = 8;
 /// Requests that are ready before a connection is.
 const READY_MAX: usize = 2 * CONNECTIONS;
-/// The demonstration sends the same events every time.
-const SEED: u64 = 1;
 /// How often one request is sent before the demonstration gives up.
 const ATTEMPTS_MAX: usize = 60;
 const ANSWER_MAX_BYTES: usize = 64 << 10;
@@ -53,14 +51,14 @@ struct Batch {
     lines: Bytes,
 }
 
-/// Generates `events` and sends them to the server at `url`.
+/// Generates `events` of `seed` and sends them to the server at `url`.
 ///
 /// # Errors
 /// When the server refuses events for good, or cannot be reached.
-pub async fn run(url: &str, events: u64) -> Result<Sent> {
+pub async fn run(url: &str, events: u64, seed: u64) -> Result<Sent> {
     let progress = progress(events);
     let (sender, receiver) = mpsc::channel(READY_MAX);
-    let generating = std::thread::spawn(move || generate(events, &sender));
+    let generating = std::thread::spawn(move || generate(events, seed, &sender));
     let receiver = Arc::new(Mutex::new(receiver));
     let connections = (0..CONNECTIONS).map(|_| send_all(url, &receiver, &progress));
     let outcome = try_join_all(connections).await;
@@ -79,8 +77,8 @@ pub async fn run(url: &str, events: u64) -> Result<Sent> {
     Ok(all)
 }
 
-fn generate(events: u64, batches: &mpsc::Sender<Batch>) {
-    let mut generator = Generator::new(SEED);
+fn generate(events: u64, seed: u64, batches: &mpsc::Sender<Batch>) {
+    let mut generator = Generator::new(seed);
     let mut left = events;
     let mut length = 0;
     while left > 0 {

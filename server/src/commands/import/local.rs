@@ -14,6 +14,7 @@ use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_boun
 use super::super::{close, open};
 use super::{Job, PIECE_BYTES, QUEUE_MAX, Work};
 use crate::cli::Place;
+use crate::config::Config;
 use crate::http::now_micros;
 
 /// Pieces of one worker that may wait to be durable.
@@ -23,7 +24,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// Imports into the data directory at `place`; gives a note for the last line.
 pub fn run(job: &Job<'_>, place: &Place) -> Result<String> {
-    let (engine, ingests, config) = open(place)?;
+    let (engine, ingests, config) = open(Config::for_command(place, None)?)?;
     // A piece is one request to the ring, and a quarter of the ring lets several be on their way.
     let event_max = config.http.limits.event_max_bytes;
     let piece_bytes = PIECE_BYTES.min(config.engine.ring_bytes / 4).max(event_max + 1);
@@ -167,8 +168,8 @@ impl<'a> Worker<'a> {
     /// Waits for the oldest piece; false when there is none.
     fn settle_one(&mut self) -> Result<bool> {
         let Some((ticket, events)) = self.waiting.pop_front() else { return Ok(false) };
-        self.acks.wait_blocking(ticket)?;
-        self.job.accepted(events);
+        let durable = self.acks.wait_blocking(ticket)?;
+        self.job.accepted(events, durable.duplicates);
         Ok(true)
     }
 }

@@ -8,6 +8,7 @@
 //! are left out, counted, and the first few reported with their place.
 //!
 //! **Not guaranteed.** An import that breaks off has stored a part; what it says tells how much.
+//! Done again it stores the rest, as far as the events have message ids that are still known.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -63,8 +64,12 @@ pub fn run(arguments: &Import) -> Result<u8> {
         format!("the import broke off after {} events", grouped(report.accepted))
     })?;
     let elapsed = began.elapsed();
+    let known = match report.duplicates {
+        0 => String::new(),
+        known => format!(", {} of them known before", grouped(known)),
+    };
     let text = format!(
-        "{} events in {:.1} s, {} events/s{note}",
+        "{} events in {:.1} s, {} events/s{known}{note}",
         grouped(report.accepted),
         elapsed.as_secs_f64(),
         rate(report.accepted, elapsed),
@@ -89,6 +94,8 @@ struct Job<'a> {
 #[derive(Debug, Default)]
 struct Report {
     accepted: u64,
+    /// Of these, known by their message id and not stored again.
+    duplicates: u64,
     rejected: u64,
     described: Vec<String>,
 }
@@ -103,9 +110,10 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn accepted(&self, events: usize) {
+    fn accepted(&self, events: usize, duplicates: usize) {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.accepted += events as u64;
+        report.duplicates += duplicates as u64;
         self.progress.set_message(grouped(report.accepted));
     }
 

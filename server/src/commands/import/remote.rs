@@ -2,7 +2,8 @@
 //!
 //! **Failure.** What the server cannot take now (429, 503) is sent again after the time it asks
 //! for, [`ATTEMPTS_MAX`] times. A connection that breaks in the middle of a request ends the import:
-//! nobody knows whether those events were stored.
+//! nobody knows whether those events were stored. Importing again stores what is missing, if the
+//! events have a message id.
 
 use std::sync::Arc;
 use std::thread;
@@ -34,6 +35,8 @@ const ANSWER_MAX_BYTES: usize = 64 << 20;
 #[derive(Debug, Deserialize)]
 struct Answer {
     accepted: usize,
+    #[serde(default)]
+    duplicates: usize,
     #[serde(default)]
     rejected: Vec<Rejected>,
 }
@@ -101,7 +104,7 @@ async fn send(job: &Job<'_>, client: &mut Client, work: Work) -> Result<Option<(
                 let text = client::read(response, ANSWER_MAX_BYTES).await?;
                 let answer: Answer =
                     serde_json::from_slice(&text).context("the server's answer is not ours")?;
-                job.accepted(answer.accepted);
+                job.accepted(answer.accepted, answer.duplicates);
                 for bad in answer.rejected {
                     job.rejected(&work.file, work.piece.number_of(bad.index), bad.error);
                 }
