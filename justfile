@@ -27,6 +27,11 @@ test:
     echo "$command"; \
     eval "$command"
 
+# Kills, stops and pauses a server under load and looks for lost and doubled events. Ten rounds of a
+# fixed seed; `just crash` with arguments of its own for others: `just crash --rounds 200`.
+crash *arguments="--rounds 10 --seed 1":
+    cargo run --release --locked --package perf -- crash {{arguments}}
+
 # Model-checks the ring: every interleaving with at most two preemptions.
 loom:
     RUSTFLAGS="--cfg engine_loom" LOOM_MAX_PREEMPTIONS=2 \

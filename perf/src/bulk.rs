@@ -115,7 +115,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// One round of ours: its values in the order of [`COLUMNS`].
 fn ours(binary: &Path, data: &Path, pieces: &[Bytes], options: &Options) -> Result<[f64; 6]> {
-    let server = Server::start(binary, data, &[], None)?;
+    let server = Server::start(server::command(binary, data, None))?;
     let idle = server.memory()?;
     let cpu_before = server.cpu_seconds()?;
     let timing = client::load(server.address(), pieces, options.connections)?;

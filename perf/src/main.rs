@@ -3,6 +3,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`bulk`] | a file of events over HTTP to a Delta commit, beside DuckDB's own loader |
+//! | [`crash`] | clients against a server that is killed, round after round |
 //! | [`single`] | one event a request over 64 connections, beside nginx |
 //! | [`server`] | a `ringlake` process under test: start, measure, stop |
 //! | [`machine`] | what the figures were measured on |
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod bulk;
+mod crash;
 mod machine;
 mod report;
 mod server;
@@ -33,6 +35,8 @@ enum Case {
     Bulk(bulk::Options),
     /// One event a request over 64 kept-alive connections, beside nginx.
     Single(single::Options),
+    /// Is anything lost or doubled that was acknowledged, whatever happens to the process?
+    Crash(crash::Options),
     /// The reference of `bulk`, in a process of its own.
     #[command(hide = true)]
     DuckdbCopy(bulk::reference::Options),
@@ -42,6 +46,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().case {
         Case::Bulk(options) => bulk::run(&options),
         Case::Single(options) => single::run(&options),
+        Case::Crash(options) => crash::run(&options),
         Case::DuckdbCopy(options) => bulk::reference::copy(&options),
     }
 }

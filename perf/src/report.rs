@@ -116,23 +116,9 @@ impl Report {
         row
     }
 
-    /// Writes the run under `perf/runs/` and returns its folder. An existing run of the same day
-    /// and commit is kept: the new one gets a number.
+    /// Keeps the run; see [`save`].
     pub fn save(&self, machine: &Machine) -> Result<PathBuf> {
-        let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("runs");
-        fs::create_dir_all(&runs)?;
-        let folder = fresh(&runs, &format!("{}-{}-{}", machine.date, machine.commit, self.case))?;
-        let command: Vec<String> = std::env::args().skip(1).collect();
-        let readme = format!(
-            "# {} on {}\n\n`cargo run --release -p perf -- {}`\n\n```text\n{}```\n",
-            self.case,
-            machine.date,
-            command.join(" "),
-            self.text(machine),
-        );
-        fs::write(folder.join("README.md"), readme)?;
-        fs::write(folder.join("raw.csv"), self.csv())?;
-        Ok(folder)
+        save(self.case, machine, &self.text(machine), &self.csv())
     }
 
     fn csv(&self) -> String {
@@ -152,6 +138,23 @@ impl Report {
         }
         text
     }
+}
+
+/// Writes a run, its `text` and its `csv`, under `perf/runs/` and returns its folder. An existing
+/// run of the same day and commit is kept: the new one gets a number.
+pub fn save(case: &str, machine: &Machine, text: &str, csv: &str) -> Result<PathBuf> {
+    let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("runs");
+    fs::create_dir_all(&runs)?;
+    let folder = fresh(&runs, &format!("{}-{}-{case}", machine.date, machine.commit))?;
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    let readme = format!(
+        "# {case} on {}\n\n`cargo run --release -p perf -- {}`\n\n```text\n{text}```\n",
+        machine.date,
+        command.join(" "),
+    );
+    fs::write(folder.join("README.md"), readme)?;
+    fs::write(folder.join("raw.csv"), csv)?;
+    Ok(folder)
 }
 
 /// One line that says whether a limit holds.
@@ -201,7 +204,9 @@ pub fn number(value: f64, decimals: usize) -> String {
     text + rest
 }
 
-fn aligned(lines: &[Vec<String>]) -> String {
+/// Lines of cells as columns, each as wide as its widest cell.
+#[must_use]
+pub fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|index| lines.iter().map(|line| line[index].chars().count()).max().unwrap_or(0))

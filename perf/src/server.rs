@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(5);
 /// What the kernel counts processor time in for user space, on every Linux architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -60,25 +60,26 @@ pub fn binary() -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// What starts `serve` on `data`, on a port that the kernel chooses. `core` pins the process.
+pub fn command(binary: &Path, data: &Path, core: Option<usize>) -> Command {
+    let mut command = match core {
+        Some(core) => {
+            let mut command = Command::new("taskset");
+            command.args(["-c", &core.to_string()]).arg(binary);
+            command
+        }
+        None => Command::new(binary),
+    };
+    command.arg("serve").arg("--data").arg(data).args(["--listen", "127.0.0.1:0"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
 impl Server {
-    /// Starts `serve` on `data` and returns once `/readyz` says yes. `core` pins the process.
-    pub fn start(
-        binary: &Path,
-        data: &Path,
-        extra: &[&str],
-        core: Option<usize>,
-    ) -> Result<Server> {
-        let mut command = match core {
-            Some(core) => {
-                let mut command = Command::new("taskset");
-                command.args(["-c", &core.to_string()]).arg(binary);
-                command
-            }
-            None => Command::new(binary),
-        };
-        command.arg("serve").arg("--data").arg(data).args(["--listen", "127.0.0.1:0"]).args(extra);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().context("the server did not start")?;
+    /// Runs `command` and returns once `/readyz` says yes.
+    pub fn start(mut command: Command) -> Result<Server> {
+        let mut child =
+            command.stderr(Stdio::piped()).spawn().context("the server did not start")?;
         let stderr = child.stderr.take().expect("standard error was piped above");
         let log = Arc::new(Mutex::new(String::new()));
         let address = match listening(stderr, Arc::clone(&log)) {
@@ -112,16 +113,34 @@ impl Server {
 
     /// Asks it to stop in order and waits for it.
     pub fn stop(mut self) -> Result<ExitStatus> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.context("the process has no id")?, Signal::TERM)?;
-        let deadline = Instant::now() + STOP_DEADLINE;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
+        self.signal(Signal::TERM)?;
+        self.wait()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), signal).context("cannot signal the server")
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        match wait(&mut self.child)? {
+            Some(status) => Ok(status),
+            None => {
+                bail!("the server did not stop within {STOP_DEADLINE:?}:\n{}", self.said());
             }
-            thread::sleep(POLL);
         }
-        bail!("the server did not stop within {STOP_DEADLINE:?}:\n{}", self.said());
+    }
+
+    /// What it wrote to standard error so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.log.lock().map(|log| log.clone()).unwrap_or_default()
     }
 
     fn wait_ready(&self) -> Result<()> {
@@ -134,10 +153,6 @@ impl Server {
         }
         bail!("the server was not ready within {START_DEADLINE:?}:\n{}", self.said());
     }
-
-    fn said(&self) -> String {
-        self.log.lock().map(|log| log.clone()).unwrap_or_default()
-    }
 }
 
 impl Drop for Server {
@@ -146,6 +161,18 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// How a process ended; `None` when it has not within [`STOP_DEADLINE`].
+pub fn wait(child: &mut Child) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + STOP_DEADLINE;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        thread::sleep(POLL);
+    }
+    Ok(None)
 }
 
 /// Reads standard error until the address appears, then goes on reading on a thread of its own:

@@ -154,7 +154,9 @@ fn theirs(directory: &Path, load: &Load) -> Result<(Values, Values)> {
 
 /// ringlake at one level of acknowledgement.
 fn ours(binary: &Path, data: &Path, ack: &str, load: &Load) -> Result<Values> {
-    let server = Server::start(binary, data, &["--ack", ack], Some(CORE))?;
+    let mut command = server::command(binary, data, Some(CORE));
+    command.args(["--ack", ack]);
+    let server = Server::start(command)?;
     let start = server.cpu_seconds()?;
     let outcome = load.run(server.address())?;
     let cpu = server.cpu_seconds()? - start;
