@@ -42,7 +42,7 @@ impl Bench {
         let (unused, _) = crossbeam_channel::unbounded();
         let hot = vec![Arc::new(HotTable::new("hot_1".into(), unused))];
         let snapshot = Arc::new(Snapshot { version: 0, files: Arc::from([]), hot });
-        let pool = Pool::start(QueryConfig::default(), move || database.connect())
+        let pool = Pool::start(QueryConfig::default(), Arc::default(), move || database.connect())
             .expect("threads can be started");
         Self { pool, snapshot }
     }

@@ -31,16 +31,16 @@ use crate::hot::{
     ToRoller, queue,
 };
 use crate::ingest::{Gate, Ingest};
-use crate::lake::{Location, Table};
+use crate::lake::{Checked, DamagedFile, Location, Table};
 use crate::log::{Identity, Log, RealDisk};
 use crate::metrics::Operations;
 use crate::query::{Pool, QueryError, QueryRequest, QueryStream};
-use crate::recovery::{self, Progress, ShardLog, ids};
+use crate::recovery::{self, Progress, RecoveryStatus, ShardLog, ids};
 use crate::roller::{Roller, RollerState};
 use crate::schema::log_schema;
 use crate::shard::{Intake, Shard, ShardState};
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
-use crate::status::Status;
+use crate::status::{Quarantine, Status};
 
 /// Shards that can be configured. Delta keeps a number for each, `verify` a bitmap.
 const SHARDS_MAX: usize = 1_024;
@@ -99,6 +99,8 @@ pub(crate) struct Shared {
     pub flusher: Arc<FlusherState>,
     pub roller: Arc<RollerState>,
     pub operations: Arc<Operations>,
+    /// Which files of the table have been checked.
+    pub checked: Arc<Checked>,
     /// Why recovery failed, if it did.
     failed: Mutex<Option<String>>,
     closing: AtomicBool,
@@ -156,7 +158,9 @@ impl Engine {
         let (queue, receiving) = queue(config.hot.queue_bytes);
         let committed = committed(&table, &directory, parts.len())?;
         let for_queries = Arc::clone(&database);
-        let pool = Pool::start(config.query.clone(), move || for_queries.connect())
+        let checked: Arc<Checked> = Arc::default();
+        let for_pool = Arc::clone(&checked);
+        let pool = Pool::start(config.query.clone(), for_pool, move || for_queries.connect())
             .map_err(Error::io("start the query workers", "query"))?;
 
         let shared = Arc::new(Shared {
@@ -168,6 +172,7 @@ impl Engine {
             flusher: Arc::default(),
             roller: Arc::default(),
             operations: Arc::default(),
+            checked,
             failed: Mutex::new(None),
             closing: AtomicBool::new(false),
             pool: Arc::new(pool),
@@ -183,6 +188,8 @@ impl Engine {
         let (to_roller, rolls) = bounded(0);
         engine.start_flusher(hot, receiving, to_roller, &committed)?;
         engine.start_roller(&database, table, rolls, committed.clone())?;
+        let checking = engine.clone();
+        engine.spawn("check", move || checking.check_files())?;
         let recovering = engine.clone();
         engine.spawn("recovery", move || recovering.recover(parts, &committed))?;
         Ok((engine, ingests))
@@ -238,6 +245,7 @@ impl Engine {
             operations: Arc::clone(&shared.operations),
             state: Arc::clone(&shared.roller),
             pool: Arc::clone(&shared.pool),
+            checked: Arc::clone(&shared.checked),
             committed,
             rolled: VecDeque::new(),
         };
@@ -275,7 +283,7 @@ impl Engine {
         } else if let Some(problem) = failed {
             Some(format!("the log could not be replayed: {problem}"))
         } else if !shared.gate.is_open() {
-            Some(shared.progress.to_string())
+            Some(shared.progress.sentence())
         } else {
             let log = shared.shards.iter().find_map(|shard| shard.log_problem());
             let log = log.map(|problem| format!("the log cannot be written: {problem}"));
@@ -330,6 +338,24 @@ impl Engine {
             return Err(QueryError::NotReady);
         }
         self.shared.pool.query(request, self.shared.snapshots.load())
+    }
+
+    /// How far the start is.
+    #[must_use]
+    pub fn recovery(&self) -> RecoveryStatus {
+        self.shared.progress.status()
+    }
+
+    /// What was set aside since the start.
+    #[must_use]
+    pub fn quarantined(&self) -> Quarantine {
+        Quarantine::of(&self.shared)
+    }
+
+    /// The files of the table that are known to be damaged; queries that need one fail.
+    #[must_use]
+    pub fn damaged_files(&self) -> Vec<DamagedFile> {
+        self.shared.checked.damaged()
     }
 
     /// A look at everything countable.
@@ -402,6 +428,7 @@ impl Engine {
         shared.queue.lift_bounds();
         self.join("shard", until)?;
         self.join("recovery", until)?;
+        self.join("check", until)?;
         shared.queue.send_message(Message::Stop);
         self.join("flusher", until)?;
         self.join("roller", until)?;
@@ -415,10 +442,17 @@ impl Engine {
         })
     }
 
+    /// The thread that checks the table's files before the first query would have to.
+    fn check_files(&self) {
+        let snapshot = self.shared.snapshots.load();
+        // Relaxed: see `shutdown`; one more file is checked at most.
+        let stop = || self.shared.closing.load(Ordering::Relaxed);
+        self.shared.checked.damaged_of(snapshot.version, &snapshot.files, stop);
+    }
+
     /// The recovery thread: replays, then starts the shards and opens the gate.
     fn recover(&self, parts: Vec<ShardParts>, committed: &BTreeMap<u32, i64>) {
         let shared = &self.shared;
-        let began = Instant::now();
         let shards = u32::try_from(parts.len()).unwrap_or(u32::MAX);
         let outcome =
             recovery::recover_logs(&shared.directory, shards, committed, &shared.progress)
@@ -428,11 +462,7 @@ impl Engine {
                 });
         match outcome {
             Ok(()) => {
-                // Relaxed: statistics, from this very thread.
-                let events = shared.progress.events.load(Ordering::Relaxed);
-                if events > 0 {
-                    tracing::info!(events, ms = began.elapsed().as_millis(), "log replayed");
-                }
+                shared.progress.end();
                 // Relaxed: see `shutdown`; a gate opened too late is closed by the check below.
                 if !shared.closing.load(Ordering::Relaxed) {
                     shared.gate.open();
@@ -539,6 +569,7 @@ impl Engine {
                 let what = match kind {
                     "shard" => "draining the rings",
                     "recovery" => "stopping the recovery",
+                    "check" => "stopping the check of files",
                     "flusher" => "stopping the flusher",
                     _ => "stopping the roller",
                 };

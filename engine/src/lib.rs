@@ -29,11 +29,13 @@ pub mod accounting;
 pub mod directory;
 pub mod engine;
 pub mod metrics;
+pub mod quarantine;
+pub mod recovery;
+pub mod restore;
 pub mod status;
 pub mod verify;
 
 mod error;
-mod recovery;
 mod roller;
 
 pub use config::Config;

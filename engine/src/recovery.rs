@@ -10,51 +10,23 @@
 //!
 //! **Memory.** One frame at a time, and the flusher's bounded queue.
 
-pub(crate) mod ids;
-
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use arrow::error::ArrowError;
+
+pub(crate) mod ids;
+mod progress;
+
+pub(crate) use progress::Progress;
+pub use progress::{Phase, RecoveryStatus};
 
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::hot::{LogBatch, Queue};
 use crate::log::{self, Frame, Quarantined, Recovered};
-
-/// How far recovery is; read by `/readyz`.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// Bytes of log to read, known once the directories have been listed.
-    pub bytes_total: AtomicU64,
-    /// Bytes read so far.
-    pub bytes_done: AtomicU64,
-    /// Parquet files whose message ids are to be read, known once their footers have been.
-    pub id_files_total: AtomicU64,
-    /// Those that have been.
-    pub id_files_done: AtomicU64,
-    /// Events replayed.
-    pub events: AtomicU64,
-    /// Stretches of damaged bytes set aside.
-    pub quarantined: AtomicU64,
-}
-
-impl fmt::Display for Progress {
-    /// What the start is doing, as `/readyz` says it.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Relaxed: statistics.
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (done, total) = (load(&self.id_files_done), load(&self.id_files_total));
-        if done < total {
-            return write!(formatter, "reading message ids: {done} of {total} files");
-        }
-        let (done, total) = (load(&self.bytes_done), load(&self.bytes_total));
-        write!(formatter, "replaying the log: {done} of {total} bytes")
-    }
-}
 
 /// One shard's log after recovery.
 #[derive(Debug)]
@@ -76,7 +48,9 @@ pub(crate) fn recover_logs(
         directory.shard_log(shard)?;
     }
     let mut logs = BTreeMap::new();
-    for (shard, path) in log::shard_directories(&directory.log())? {
+    let directories = log::shard_directories(&directory.log())?;
+    progress.begin_checking(directories.iter().map(|(_, path)| log::bytes_in(path)).sum());
+    for (shard, path) in directories {
         let recovered = log::recover(shard, &path, &directory.quarantine())?;
         let in_table = committed.get(&shard).copied().unwrap_or(0);
         let next_sequence = recovered.last.max(in_table) + 1;
@@ -84,6 +58,7 @@ pub(crate) fn recover_logs(
         // Relaxed, here and below: statistics.
         progress.bytes_total.fetch_add(bytes, Ordering::Relaxed);
         progress.quarantined.fetch_add(recovered.quarantined.len() as u64, Ordering::Relaxed);
+        progress.torn_bytes.fetch_add(recovered.torn_bytes, Ordering::Relaxed);
         logs.insert(shard, ShardLog { directory: path, recovered, next_sequence });
     }
     Ok(logs)
@@ -99,13 +74,17 @@ pub(crate) fn replay(
     progress: &Progress,
     mut ids: Option<ids::Reader<'_>>,
 ) -> Result<(), Error> {
+    progress.begin_replaying();
     for (&shard, shard_log) in logs {
         // A frame that was written again into a second segment comes twice.
         let mut done = committed.get(&shard).copied().unwrap_or(0);
         let voids = &shard_log.recovered.voids;
+        // Relaxed, here and below: statistics; this thread is the only writer.
+        let before = progress.bytes_done.load(Ordering::Relaxed);
         log::scan::<Error>(&shard_log.directory, &mut |frame| {
             // Relaxed: statistics.
             progress.bytes_done.fetch_add(frame.bytes(), Ordering::Relaxed);
+            progress.tell();
             let void = voids.iter().any(|void| void.contains(&frame.first()));
             if frame.last() <= done || void {
                 return Ok(());
@@ -135,6 +114,9 @@ pub(crate) fn replay(
             queue.send(LogBatch { shard, first, batch, bytes, durable: Instant::now() });
             Ok(())
         })?;
+        // The segments' headers too.
+        let bytes: u64 = shard_log.recovered.segments.iter().map(|segment| segment.bytes).sum();
+        progress.bytes_done.store(before + bytes, Ordering::Relaxed);
     }
     Ok(())
 }
@@ -155,7 +137,7 @@ fn set_frame_aside(
         reason: error.to_string(),
         bytes: frame.body().len() as u64,
     };
-    let name = format!("frame-{shard}-{}-{}", frame.first(), frame.last());
+    let name = format!("frame-{shard}-{}-{}.bin", frame.first(), frame.last());
     log::set_aside(quarantine, &name, frame.body(), &report)?;
     Ok(())
 }

@@ -22,7 +22,7 @@ use duckdb::Connection;
 
 use crate::error::{Error, chain};
 use crate::hot::{FlusherState, Sealed, ToRoller};
-use crate::lake::{Location, NewFile, ShardSequence, Table, write_table};
+use crate::lake::{Checked, Location, NewFile, ShardSequence, Table, write_table};
 use crate::metrics::Operations;
 use crate::query::Pool;
 use crate::shard::ShardState;
@@ -71,6 +71,7 @@ pub(crate) struct Roller {
     pub operations: Arc<Operations>,
     pub state: Arc<RollerState>,
     pub pool: Arc<Pool>,
+    pub checked: Arc<Checked>,
     /// How far the table holds each shard.
     pub committed: BTreeMap<u32, i64>,
     /// Rolled tables that a reader may still hold, oldest first.
@@ -158,6 +159,7 @@ impl Roller {
         for sequence in &sequences {
             self.committed.insert(sequence.shard, sequence.last);
         }
+        self.checked.trust(files.iter().map(|file| file.path.as_ref().into()));
         self.publish(sealed)?;
         self.bound_pinned(sealed);
         self.table.upkeep();
@@ -177,6 +179,7 @@ impl Roller {
     fn publish(&self, sealed: &Sealed) -> Result<(), Error> {
         let files = self.table.live_files()?;
         let version = self.table.version();
+        self.checked.keep(&files);
         self.snapshots.update(|old| Snapshot {
             version,
             files: Arc::clone(&files),

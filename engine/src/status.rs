@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::accounting::Accounting;
 use crate::engine::Shared;
+use crate::recovery::RecoveryStatus;
 use crate::recovery::ids::now_micros;
 
 /// The engine's numbers at one moment.
@@ -27,6 +28,8 @@ pub struct Status {
     pub accounting: Accounting,
     /// Events that the start replayed from the log.
     pub recovered: u64,
+    /// How far the start is, or what it took.
+    pub recovery: RecoveryStatus,
     /// Damaged stretches and refused batches set aside since the start, and rows in the latter.
     pub quarantined: Quarantine,
     /// Sequence numbers given out and lost with a failed batch: they will never exist.
@@ -74,6 +77,8 @@ pub struct LakeStatus {
     pub bytes: u64,
     /// Rows in them.
     pub rows: u64,
+    /// Files that are known to be damaged, with what is wrong.
+    pub damaged: Vec<String>,
 }
 
 /// The numbers of the known message ids.
@@ -98,6 +103,17 @@ pub struct Quarantine {
     pub batches: u64,
     /// Rows in those batches.
     pub rows: u64,
+}
+
+impl Quarantine {
+    pub(crate) fn of(shared: &Shared) -> Self {
+        // Relaxed, all: statistics.
+        Self {
+            stretches: shared.progress.quarantined.load(Ordering::Relaxed),
+            batches: shared.flusher.quarantined_batches.load(Ordering::Relaxed),
+            rows: shared.flusher.quarantined_rows.load(Ordering::Relaxed),
+        }
+    }
 }
 
 impl Status {
@@ -142,15 +158,18 @@ impl Status {
                 files: snapshot.files.len(),
                 bytes: snapshot.files.iter().map(|file| file.bytes).sum(),
                 rows: snapshot.files.iter().filter_map(|file| file.rows).sum(),
+                damaged: shared
+                    .checked
+                    .damaged()
+                    .iter()
+                    .map(|file| file.problem.to_string())
+                    .collect(),
             },
             dedup,
             accounting,
             recovered: shared.progress.events.load(Ordering::Relaxed),
-            quarantined: Quarantine {
-                stretches: shared.progress.quarantined.load(Ordering::Relaxed),
-                batches: shared.flusher.quarantined_batches.load(Ordering::Relaxed),
-                rows: shared.flusher.quarantined_rows.load(Ordering::Relaxed),
-            },
+            recovery: shared.progress.status(),
+            quarantined: Quarantine::of(shared),
             void: shared.shards.iter().map(|shard| shard.void.load(Ordering::Relaxed)).sum(),
         }
     }

@@ -69,6 +69,7 @@ pub struct ShardReport {
 pub fn verify(data: &Path, lake: Option<&str>) -> Result<VerifyReport, Error> {
     let node = directory::read_node(data)?;
     let mut report = VerifyReport { node: node.clone(), ..VerifyReport::default() };
+    let quarantined = log::quarantined_ranges(&data.join("quarantine"))?;
     let mut logs = BTreeMap::new();
     for (shard, path) in log::shard_directories(&data.join("log"))? {
         let mut frames = Vec::new();
@@ -77,12 +78,16 @@ pub fn verify(data: &Path, lake: Option<&str>) -> Result<VerifyReport, Error> {
             Ok(())
         })?;
         report.torn_bytes += scanned.torn_bytes;
-        for damage in &scanned.quarantined {
+        // What a start has set aside is explained; the bytes stay where they are until their
+        // segment goes.
+        let known = |damage: &Quarantined| {
+            quarantined.iter().any(|report| report.shard == shard && same_place(report, damage))
+        };
+        for damage in scanned.quarantined.iter().filter(|damage| !known(damage)) {
             report.problems.push(format!("{}: {}", damage.origin, damage.reason));
         }
         logs.insert(shard, (frames, scanned));
     }
-    let quarantined = log::quarantined_ranges(&data.join("quarantine"))?;
 
     let location = Location::parse(lake, data)?;
     let mut table = match Table::open(&location, &node) {
@@ -107,6 +112,13 @@ pub fn verify(data: &Path, lake: Option<&str>) -> Result<VerifyReport, Error> {
         report.shards.push(examined);
     }
     Ok(report)
+}
+
+/// Whether both were at the same place of the same segment of a shard; the data directory may have
+/// been moved in between.
+fn same_place(one: &Quarantined, other: &Quarantined) -> bool {
+    let place = |report: &'_ Quarantined| report.origin.rsplit('/').next().map(str::to_owned);
+    place(one) == place(other)
 }
 
 fn examine<'a>(

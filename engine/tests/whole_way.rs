@@ -10,57 +10,10 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use ringlake_engine::query::{QueryError, QueryRequest};
-use ringlake_engine::{Config, Engine, Error, Ingest, IngestError, Readiness, verify};
-use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_bound};
+use ringlake_engine::{Engine, Error, IngestError, Readiness, verify};
+use support::{LIMIT, MOMENT, assert_accounted, config, number, open, send, send_body, stop};
 
-const LIMIT: Duration = Duration::from_secs(30);
-
-fn config(data: &Path) -> Config {
-    let mut config = Config::new(data);
-    config.shards = NonZeroUsize::new(2).unwrap();
-    config.ring_bytes = 1 << 20;
-    config
-}
-
-fn open(config: Config) -> (Engine, Vec<Ingest>) {
-    let (engine, ingests) = Engine::open(config).unwrap();
-    engine.wait_ready(LIMIT).unwrap();
-    (engine, ingests)
-}
-
-/// Sends one request of `events` events, numbered from `first`, and waits until it is durable.
-fn send(ingest: &mut Ingest, first: usize, events: usize) {
-    let lines: Vec<String> = (first..first + events)
-        .map(|number| {
-            let (event, tenant) = (number % 7, number % 3);
-            format!(r#"{{"event":"e{event}","tenant":"t{tenant}","user_id":"{number}"}}"#)
-        })
-        .collect();
-    send_body(ingest, &lines.join("\n"), events);
-}
-
-fn send_body(ingest: &mut Ingest, body: &str, events: usize) {
-    let request = Request {
-        received_at: 1_795_000_000_000_000,
-        source: Source::Import,
-        tenant: Tenant::Open,
-        correct_clock: false,
-    };
-    let mut room = loop {
-        match ingest.reserve(record_bound(body.len())) {
-            Ok(room) => break room,
-            Err(IngestError::Full) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    };
-    let decoded = Decoder::new()
-        .decode(body.as_bytes(), &request, &Limits::default(), Mode::Whole, &mut room)
-        .unwrap();
-    assert_eq!(decoded.accepted, events);
-    room.tally().receive(events);
-    let ticket = room.commit(decoded.record_len);
-    ingest.acks().wait_blocking(ticket).unwrap();
-}
+mod support;
 
 fn rows(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
     let mut stream = engine.query(QueryRequest::new(sql)).unwrap();
@@ -69,11 +22,6 @@ fn rows(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
         batches.push(batch.unwrap());
     }
     batches
-}
-
-fn number(engine: &Engine, sql: &str) -> i64 {
-    let batches = rows(engine, &format!("SELECT ({sql})::BIGINT AS n"));
-    batches[0].column(0).as_primitive::<Int64Type>().value(0)
 }
 
 fn count(engine: &Engine) -> i64 {
@@ -99,11 +47,6 @@ fn counts(engine: &Engine) -> BTreeMap<String, i64> {
                 .collect::<Vec<_>>()
         })
         .collect()
-}
-
-fn stop(engine: &Engine, ingests: Vec<Ingest>) {
-    drop(ingests);
-    assert!(engine.shutdown(LIMIT).unwrap().everything_durable);
 }
 
 fn assert_sound(data: &Path, events: u64) {
@@ -282,6 +225,7 @@ fn after_a_shutdown_nothing_is_accepted() {
     let scratch = tempfile::tempdir().unwrap();
     let (engine, mut ingests) = open(config(scratch.path()));
     assert_eq!(engine.readiness(), Readiness::Ready);
+    assert_accounted(&engine);
     engine.shutdown(LIMIT).unwrap();
     assert_eq!(ingests[0].reserve(10).map(|_| ()).unwrap_err(), IngestError::NotReady);
     assert!(matches!(engine.readiness(), Readiness::NotReady { .. }));
@@ -315,7 +259,7 @@ fn the_oldest_reader_is_ended_when_readers_pin_too_many_rolled_events() {
     let mut store_megabytes = |batches: usize| {
         for _ in 0..batches {
             let lines: Vec<String> = (0..16).map(|_| format!(r#"{{"event":"{long}"}}"#)).collect();
-            send_body(&mut ingests[0], &lines.join("\n"), 16);
+            send_body(&mut ingests[0], MOMENT, &lines.join("\n"), 16);
         }
         engine.flush().unwrap();
     };

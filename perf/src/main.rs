@@ -5,6 +5,7 @@
 //! | [`bulk`] | a file of events over HTTP to a Delta commit, beside DuckDB's own loader |
 //! | [`crash`] | clients against a server that is killed, round after round |
 //! | [`single`] | one event a request over 64 connections, beside nginx |
+//! | [`replay`] | a start on a log that a crash has left |
 //! | [`server`] | a `ringlake` process under test: start, measure, stop |
 //! | [`machine`] | what the figures were measured on |
 //! | [`report`] | tables on the terminal, saved runs |
@@ -16,6 +17,7 @@
 mod bulk;
 mod crash;
 mod machine;
+mod replay;
 mod report;
 mod server;
 mod single;
@@ -37,6 +39,8 @@ enum Case {
     Single(single::Options),
     /// Is anything lost or doubled that was acknowledged, whatever happens to the process?
     Crash(crash::Options),
+    /// A start on 5 GB of log, none of which is in the table.
+    Replay(replay::Options),
     /// The reference of `bulk`, in a process of its own.
     #[command(hide = true)]
     DuckdbCopy(bulk::reference::Options),
@@ -47,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Case::Bulk(options) => bulk::run(&options),
         Case::Single(options) => single::run(&options),
         Case::Crash(options) => crash::run(&options),
+        Case::Replay(options) => replay::run(&options),
         Case::DuckdbCopy(options) => bulk::reference::copy(&options),
     }
 }

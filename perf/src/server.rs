@@ -77,22 +77,27 @@ pub fn command(binary: &Path, data: &Path, core: Option<usize>) -> Command {
 
 impl Server {
     /// Runs `command` and returns once `/readyz` says yes.
-    pub fn start(mut command: Command) -> Result<Server> {
+    pub fn start(command: Command) -> Result<Server> {
+        let server = Self::spawn(command)?;
+        server.wait_ready(START_DEADLINE)?;
+        Ok(server)
+    }
+
+    /// Runs `command` and returns once it listens: it may still be replaying its log
+    /// ([`Server::wait_ready`]).
+    pub fn spawn(mut command: Command) -> Result<Server> {
         let mut child =
             command.stderr(Stdio::piped()).spawn().context("the server did not start")?;
         let stderr = child.stderr.take().expect("standard error was piped above");
         let log = Arc::new(Mutex::new(String::new()));
-        let address = match listening(stderr, Arc::clone(&log)) {
-            Ok(address) => address,
+        match listening(stderr, Arc::clone(&log)) {
+            Ok(address) => Ok(Server { child, address, log }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(error);
+                Err(error)
             }
-        };
-        let server = Server { child, address, log };
-        server.wait_ready()?;
-        Ok(server)
+        }
     }
 
     /// Where it listens.
@@ -143,15 +148,16 @@ impl Server {
         self.log.lock().map(|log| log.clone()).unwrap_or_default()
     }
 
-    fn wait_ready(&self) -> Result<()> {
-        let deadline = Instant::now() + START_DEADLINE;
+    /// Waits until `/readyz` says yes, at most for `limit`.
+    pub fn wait_ready(&self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
             if ready(self.address).unwrap_or(false) {
                 return Ok(());
             }
             thread::sleep(POLL);
         }
-        bail!("the server was not ready within {START_DEADLINE:?}:\n{}", self.said());
+        bail!("the server was not ready within {limit:?}:\n{}", self.said());
     }
 }
 

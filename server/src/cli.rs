@@ -86,7 +86,8 @@ pub struct Serve {
 /// `ringlake import`
 #[derive(Debug, Args)]
 #[command(after_help = "Files compressed with gzip or zstd are recognised by their content. Bad \
-events are reported\nwith their line and left out; the exit code is then 1.")]
+events are reported\nwith their line and left out; the exit code is then 1.\n\nAn .arrow file from the \
+directory quarantine/ goes back into the table under its old numbers, while\nno server runs.")]
 pub struct Import {
     /// Files to load, in this order; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +26,17 @@ pub struct Quarantined {
     pub bytes: u64,
 }
 
-/// Writes `bytes` and the report into the quarantine directory, as `name` with the extensions `bin`
-/// and `json`, and syncs both.
+/// What the file of a report says beside the report.
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    report: Quarantined,
+    /// CRC32C of the bytes that were set aside.
+    crc32c: u32,
+}
+
+/// Writes `bytes` as the file `name` into the quarantine directory, and beside it the report, with
+/// the extension `json`, and syncs both.
 ///
 /// # Errors
 /// When a file cannot be written or synced.
@@ -38,13 +47,14 @@ pub fn set_aside(
     report: &Quarantined,
 ) -> Result<(), Error> {
     fs::create_dir_all(quarantine).map_err(Error::io("create", quarantine))?;
-    let json = serde_json::to_vec_pretty(report).map_err(|source| Error::Io {
+    let entry = Entry { report: report.clone(), crc32c: crc32c::crc32c(bytes) };
+    let json = serde_json::to_vec_pretty(&entry).map_err(|source| Error::Io {
         action: "describe",
         path: quarantine.into(),
         source: source.into(),
     })?;
-    for (extension, content) in [("bin", bytes), ("json", json.as_slice())] {
-        let path = quarantine.join(format!("{name}.{extension}"));
+    let path = quarantine.join(name);
+    for (path, content) in [(path.clone(), bytes), (path.with_extension("json"), &json)] {
         File::create(&path)
             .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
             .map_err(Error::io("write the quarantine file", &path))?;
@@ -56,26 +66,51 @@ pub fn set_aside(
     Ok(())
 }
 
-/// The numbers that quarantine reports explain, by shard.
+/// The reports in the quarantine directory; they explain numbers that are not in the table.
 ///
 /// # Errors
-/// When the directory cannot be read.
+/// When the directory cannot be read, or a report in it.
 pub fn quarantined_ranges(quarantine: &Path) -> Result<Vec<Quarantined>, Error> {
+    Ok(quarantine_reports(quarantine)?.into_iter().map(|(_, report)| report).collect())
+}
+
+/// The same with the file that each report is in.
+///
+/// # Errors
+/// As [`quarantined_ranges`].
+pub fn quarantine_reports(quarantine: &Path) -> Result<Vec<(PathBuf, Quarantined)>, Error> {
     let mut reports = Vec::new();
     if !quarantine.exists() {
         return Ok(reports);
     }
     for entry in fs::read_dir(quarantine).map_err(Error::io("list", quarantine))? {
         let path = entry.map_err(Error::io("list", quarantine))?.path();
-        if path.extension().is_none_or(|extension| extension != "json") {
-            continue;
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let report = read_entry(&path)?.report;
+            reports.push((path, report));
         }
-        let text = fs::read(&path).map_err(Error::io("read", &path))?;
-        let report = serde_json::from_slice(&text).map_err(|error| Error::Format {
-            path,
-            problem: format!("is no quarantine report: {error}"),
-        })?;
-        reports.push(report);
     }
     Ok(reports)
+}
+
+/// The piece of quarantine in the file `path`, when it is what was written.
+///
+/// # Errors
+/// When it cannot be read, has no report beside it, or is damaged.
+pub fn read_aside(path: &Path) -> Result<(Vec<u8>, Quarantined), Error> {
+    let bytes = fs::read(path).map_err(Error::io("read the quarantine file", path))?;
+    let entry = read_entry(&path.with_extension("json"))?;
+    if crc32c::crc32c(&bytes) != entry.crc32c {
+        let problem = "is damaged: it is not what its report was written for".into();
+        return Err(Error::Format { path: path.into(), problem });
+    }
+    Ok((bytes, entry.report))
+}
+
+fn read_entry(path: &Path) -> Result<Entry, Error> {
+    let text = fs::read(path).map_err(Error::io("read the quarantine report", path))?;
+    serde_json::from_slice(&text).map_err(|error| Error::Format {
+        path: path.into(),
+        problem: format!("is no quarantine report: {error}"),
+    })
 }

@@ -64,6 +64,13 @@ pub fn shard_directories(log: &Path) -> Result<Vec<(u32, PathBuf)>, Error> {
     Ok(shards)
 }
 
+/// The length of everything in a shard's directory; for estimates.
+#[must_use]
+pub fn bytes_in(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|about| about.len()).sum()
+}
+
 /// The segment files of a shard's directory, oldest first.
 fn segment_paths(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     let mut segments = Vec::new();
@@ -94,13 +101,7 @@ pub fn recover(shard: u32, directory: &Path, quarantine: &Path) -> Result<Recove
                 return Err(Error::Io { action: "read the log segment", path, source });
             }
             Err(OpenError::Version(version)) => {
-                return Err(Error::Format {
-                    path,
-                    problem: format!(
-                        "is a log of format {version}; this version reads format {}",
-                        super::format::VERSION
-                    ),
-                });
+                return Err(other_version(path, version));
             }
             Err(OpenError::Damaged(problem)) => {
                 set_segment_aside(shard, &path, problem, quarantine, &mut recovered)?;
@@ -140,6 +141,12 @@ impl Recovered {
     }
 }
 
+fn other_version(path: PathBuf, version: u32) -> Error {
+    let ours = super::format::VERSION;
+    let problem = format!("is a log of format {version}; this version reads format {ours}");
+    Error::Format { path, problem }
+}
+
 fn recover_segment(
     shard: u32,
     segment: u64,
@@ -155,6 +162,11 @@ fn recover_segment(
         match item {
             Item::Frame(frame) => {
                 for range in damage.drain(..) {
+                    let name = format!("log-{shard}-{segment}-{}.bin", range.start);
+                    // The bytes stay in the segment: an earlier start has met them too.
+                    if quarantine.join(&name).with_extension("json").exists() {
+                        continue;
+                    }
                     let lost = (recovered.last.max(last) + 1, frame.first() - 1);
                     let sequences = (lost.0 <= lost.1).then_some(lost);
                     let report = Quarantined {
@@ -165,12 +177,7 @@ fn recover_segment(
                         bytes: range.end - range.start,
                     };
                     let bytes = read_range(&path, &range)?;
-                    set_aside(
-                        quarantine,
-                        &format!("log-{shard}-{segment}-{}", range.start),
-                        &bytes,
-                        &report,
-                    )?;
+                    set_aside(quarantine, &name, &bytes, &report)?;
                     recovered.quarantined.push(report);
                 }
                 last = last.max(frame.last());
@@ -214,7 +221,7 @@ fn set_segment_aside(
             reason: problem.into(),
             bytes: bytes.len() as u64,
         };
-        set_aside(quarantine, &format!("log-{shard}-{name}"), &bytes, &report)?;
+        set_aside(quarantine, &format!("log-{shard}-{name}.bin"), &bytes, &report)?;
         recovered.quarantined.push(report);
     }
     fs::remove_file(path).map_err(Error::io("remove the log segment", path))
@@ -237,8 +244,9 @@ pub fn scan<E: From<Error>>(
             Err(OpenError::Io(source)) => {
                 return Err(Error::Io { action: "read the log segment", path, source }.into());
             }
+            Err(OpenError::Version(version)) => return Err(other_version(path, version).into()),
             // Recovery has the last word on these; a running server may be writing one.
-            Err(OpenError::Damaged(_) | OpenError::Version(_)) => continue,
+            Err(OpenError::Damaged(_)) => continue,
         };
         found.note_header(&reader);
         let mut summary = SegmentFile {

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use arrow::ipc::writer::FileWriter;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use super::queue::{Budget, Goal, Marker};
@@ -15,7 +14,7 @@ use crate::config::HotConfig;
 use crate::error::{Error, chain};
 use crate::log::{Quarantined, set_aside};
 use crate::metrics::Operations;
-use crate::schema::hot_schema;
+use crate::quarantine;
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
 
 /// How often an append is tried before its batch is set aside.
@@ -302,9 +301,10 @@ impl Flusher {
             reason: problem.into(),
             bytes: batch.bytes as u64,
         };
-        let name = format!("batch-{}-{}-{}", batch.shard, batch.first, batch.last());
+        let (first, last) = (batch.first, batch.last());
+        let name = format!("batch-{}-{first}-{last}.{}", batch.shard, quarantine::EXTENSION);
         loop {
-            let written = encode_file(&self.node, batch)
+            let written = quarantine::encode(&self.node, batch, problem)
                 .and_then(|bytes| Ok(set_aside(&self.quarantine, &name, &bytes, &report)?));
             match written {
                 Ok(()) => break,
@@ -367,16 +367,4 @@ impl Flusher {
             tracing::warn!(name, %error, "a rolled hot table cannot be dropped");
         }
     }
-}
-
-/// The batch as an Arrow file with all columns of the hot table.
-fn encode_file(node: &str, batch: &LogBatch) -> Result<Vec<u8>, Error> {
-    let encode = || {
-        let mut writer = FileWriter::try_new(Vec::new(), &hot_schema())?;
-        for rows in rows_of(node, std::slice::from_ref(batch))? {
-            writer.write(&rows)?;
-        }
-        writer.into_inner()
-    };
-    encode().map_err(|source| Error::Arrow { action: "encode a quarantine file", source })
 }

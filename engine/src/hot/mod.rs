@@ -14,7 +14,7 @@
 //! one sealed table is being rolled and the next one is full.
 //!
 //! **Failure.** A failed append is tried again with a growing pause; after five attempts the
-//! batch is set aside as an Arrow file in `quarantine/`, unless memory is what is lacking: then
+//! batch is set aside as an Arrow file in `quarantine/` ([`quarantine`](crate::quarantine)), unless memory is what is lacking: then
 //! the flusher waits, the queue fills and requests are refused.
 
 mod append;

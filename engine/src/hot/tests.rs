@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::ipc::reader::FileReader;
 use crossbeam_channel::{bounded, unbounded};
 use ringlake_event::{Decoder, Limits, Mode, Record, Request, Source, Tenant, record_bound};
 
@@ -111,8 +110,7 @@ fn batches_that_cannot_be_appended_are_set_aside_and_then_passed() {
         .collect();
     ranges.sort_unstable();
     assert_eq!(ranges, [Some((1, 10)), Some((11, 14))]);
-    let file = std::fs::File::open(quarantine.join("batch-0-11-14.bin")).unwrap();
-    let rows: usize =
-        FileReader::try_new(file, None).unwrap().map(|batch| batch.unwrap().num_rows()).sum();
-    assert_eq!(rows, 4);
+    let aside = crate::quarantine::read(&quarantine.join("batch-0-11-14.arrow")).unwrap();
+    assert_eq!((aside.first, aside.last, aside.events()), (11, 14, 4));
+    assert!(aside.reason.contains("hot_1"), "{}", aside.reason);
 }

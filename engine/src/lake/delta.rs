@@ -177,7 +177,12 @@ impl Table {
     ///
     /// [`LakeError::Delta`] when the log cannot be read.
     pub fn sequence(&self, shard: u32) -> Result<i64> {
-        let found = self.snapshot.get_app_id_version(&self.application(shard), &self.kernel);
+        self.application_version(&self.application(shard))
+    }
+
+    /// The `txn` number of an application; 0 when it has none.
+    fn application_version(&self, application: &str) -> Result<i64> {
+        let found = self.snapshot.get_app_id_version(application, &self.kernel);
         Ok(found.map_err(delta_error("read the sequence numbers"))?.unwrap_or(0))
     }
 

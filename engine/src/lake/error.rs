@@ -163,6 +163,14 @@ pub enum LakeError {
         /// What is wrong with it, as a verb phrase.
         problem: String,
     },
+    /// A data file is not what was written, or not there.
+    #[error("the file {} of the table is damaged: it {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, as a verb phrase.
+        problem: String,
+    },
     /// DuckDB refused something.
     #[error("cannot {action} in DuckDB")]
     DuckDb {
@@ -182,6 +190,11 @@ impl LakeError {
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
+    }
+
+    /// A data file that is not what was written; `problem` is a verb phrase.
+    pub(super) fn damaged(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        Self::Damaged { path: path.into(), problem: problem.into() }
     }
 
     /// Wraps an object store's error with what was tried on which object.

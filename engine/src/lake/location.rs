@@ -8,8 +8,10 @@
 //!
 //! ```text
 //! <root>/_delta_log/00000000000000000000.json …
-//! <root>/date=2026-11-21/<node>-<uuid>.parquet
+//! <root>/date=2026-11-21/<node>-<uuid>-<checksums>.parquet
 //! ```
+//!
+//! A file that is being written has no checksums in its name yet.
 //!
 //! **Roles.** Any thread; every call blocks. Calls may come from inside an async runtime only where
 //! blocking is allowed.
@@ -29,6 +31,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::error::{LakeError, Result};
+use super::seal::Sums;
 use crate::schema::PARTITION;
 
 /// Directory of the table below the data directory when nothing else is configured.
@@ -38,6 +41,8 @@ pub const NODE_MAX_BYTES: usize = 100;
 /// Threads that serve the table's input and output. A checkpoint waits inside one of them for work
 /// on another.
 const IO_THREADS: usize = 2;
+/// How the names of data files end.
+const SUFFIX: &str = ".parquet";
 /// Length of a UUID in its hyphenated form.
 const UUID_BYTES: usize = 36;
 
@@ -101,8 +106,22 @@ impl Location {
     /// table's root.
     #[must_use]
     pub fn new_data_file(&self, node: &str, date: &str) -> path::Path {
-        let name = format!("{node}-{}.parquet", Uuid::now_v7());
+        let name = format!("{node}-{}{SUFFIX}", Uuid::now_v7());
         path::Path::from_iter([format!("{PARTITION}={date}"), name])
+    }
+
+    /// Gives the written file `path`, a name of [`Location::new_data_file`], its final name, which
+    /// carries `sums`. Its directory has to be synced afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Io`]; the file keeps its name then.
+    pub(super) fn name_sealed(&self, path: &path::Path, sums: Sums) -> Result<path::Path> {
+        let sealed = path.as_ref().trim_end_matches(SUFFIX);
+        let sealed = path::Path::from(format!("{sealed}-{sums}{SUFFIX}"));
+        let (old, new) = (self.local(path), self.local(&sealed));
+        fs::rename(&old, &new).map_err(LakeError::io("rename", old))?;
+        Ok(sealed)
     }
 
     /// The local path of the table's object `path`, for readers that open files themselves.
@@ -258,8 +277,9 @@ pub fn check_node(node: &str) -> Result<()> {
     Err(LakeError::Node { node: node.to_owned(), max: NODE_MAX_BYTES })
 }
 
-/// Whether `path` is a name that [`Location::new_data_file`] gives to files of `node`. What follows
-/// the node must be a UUID and nothing else, so that node `a` never claims a file of node `a-b`.
+/// Whether `path` is a name that [`Location::new_data_file`] gives to files of `node`, or such a
+/// name with checksums. What follows the node must be a UUID and nothing else, so that node `a`
+/// never claims a file of node `a-b`.
 fn is_data_file_of(path: &path::Path, node: &str) -> bool {
     let mut parts = path.parts();
     let (Some(directory), Some(name), None) = (parts.next(), parts.next(), parts.next()) else {
@@ -271,8 +291,23 @@ fn is_data_file_of(path: &path::Path, node: &str) -> bool {
         .as_ref()
         .strip_prefix(node)
         .and_then(|rest| rest.strip_prefix('-'))
-        .and_then(|rest| rest.strip_suffix(".parquet"));
+        .and_then(|rest| rest.strip_suffix(SUFFIX));
+    let id = id.map(|id| split_sums(id).map_or(id, |(id, _)| id));
     partition && id.is_some_and(|id| id.len() == UUID_BYTES && Uuid::try_parse(id).is_ok())
+}
+
+/// The checksums in the name of a data file; `None` when we have not sealed it.
+pub(super) fn sums_in(path: &str) -> Option<Sums> {
+    let stem = path.strip_suffix(SUFFIX)?;
+    let (stem, sums) = split_sums(stem)?;
+    let id = stem.get(stem.len().checked_sub(UUID_BYTES)?..)?;
+    Uuid::try_parse(id).ok().map(|_| sums)
+}
+
+/// Separates checksums from what stands before them.
+fn split_sums(stem: &str) -> Option<(&str, Sums)> {
+    let (stem, digits) = stem.rsplit_once('-')?;
+    Some((stem, Sums::parse(digits)?))
 }
 
 /// The path that a configured location names.
@@ -389,6 +424,12 @@ mod tests {
         assert!(!is_data_file_of(&file, "a"));
         assert!(!is_data_file_of(&file, "b"));
         assert!(!is_data_file_of(&path::Path::from("_delta_log/a-b.json"), "a-b"));
+        let sums = Sums { whole: 0x0123_4567, headers: 0x89ab_cdef, footer: 7 };
+        let sealed = file.as_ref().replace(".parquet", &format!("-{sums}.parquet"));
+        assert!(sealed.ends_with("-0123456789abcdef00000007.parquet"), "{sealed}");
+        assert_eq!((sums_in(&sealed), sums_in(file.as_ref())), (Some(sums), None));
+        let sealed = path::Path::from(sealed);
+        assert!(is_data_file_of(&sealed, "a-b") && !is_data_file_of(&sealed, "a"));
     }
 
     #[test]

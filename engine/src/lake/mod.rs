@@ -1,12 +1,12 @@
 //! The lake: an open Delta table of Parquet files, and how events get into it.
 //!
 //! ```text
-//!  hot table ──▶ roll ──▶ Parquet files ──▶ footer ──▶ statistics
+//!  hot table ──▶ roll ──▶ Parquet files ──▶ seal ──▶ footer ──▶ statistics
 //!                            │ synced, not yet part of the table        │
 //!                            └────────────▶ delta ◀─────────────────────┘
 //!                                            │ one commit: the files, and how far each shard got
 //!                                            ▼
-//!                                  live files and sequence numbers
+//!                       check ◀── live files and sequence numbers
 //! ```
 //!
 //! | module | what it knows |
@@ -14,6 +14,8 @@
 //! | [`location`] | where the table is, names of its files, syncing, orphans |
 //! | [`delta`] | the Delta log; the only module that uses the Delta library |
 //! | [`roll`] | a hot table to one sorted Parquet file a day |
+//! | [`seal`] | checksums on every byte of a written file |
+//! | [`check`] | looking at them before a file is read |
 //! | [`footer`] | statistics of a written file |
 //! | [`verify`] | which sequence numbers the files hold |
 //!
@@ -27,10 +29,12 @@
 //! **Failure.** A crash before the commit leaves files that no commit names; the next start removes
 //! those that carry its node id ([`Table::remove_orphans`]).
 
+pub mod check;
 pub mod delta;
 pub mod footer;
 pub mod location;
 pub mod roll;
+pub mod seal;
 pub mod verify;
 
 mod error;
@@ -38,6 +42,7 @@ mod error;
 #[cfg(test)]
 mod testing;
 
+pub use check::{Checked, DamagedFile};
 pub use delta::{Bounds, CommitOutcome, DataFile, ShardSequence, Table, Upkeep};
 pub use error::{Cause, LakeError, Result};
 pub use footer::{NewFile, Stats};

@@ -1,10 +1,10 @@
 //! The way of a hot table to Parquet: one sorted file for each day in it.
 //!
-//! **Guarantees.** Every returned file is complete, holds exactly the rows of its day, and is on
-//! the medium with its directory entries. On an error no file of the call remains.
+//! **Guarantees.** Every returned file is complete, holds exactly the rows of its day, is sealed
+//! with checksums, and is on the medium with its directory entries. On an error no file of the call remains.
 //!
-//! **Not guaranteed.** The files are no part of the table before a commit names them: written
-//! straight to their final names, they are orphans until then.
+//! **Not guaranteed.** The files are no part of the table before a commit names them: they lie in
+//! its directory and are orphans until then.
 //!
 //! **Layout.** Rows are in the order of tenant, then timestamp, so that one tenant's or one hour's
 //! rows lie together. Row groups have the size of DuckDB's own. Timestamps carry no zone. The
@@ -20,6 +20,7 @@ use object_store::path;
 use super::error::{LakeError, Result};
 use super::footer::NewFile;
 use super::location::{Location, check_node};
+use super::seal::seal;
 use crate::config::ROW_GROUP_ROWS;
 use crate::schema::{PARTITION, column_list};
 
@@ -61,15 +62,13 @@ fn write_days(
 ) -> Result<Vec<NewFile>> {
     let mut files = Vec::new();
     for day in days(connection, table)? {
-        let path = location.new_data_file(node, &day.date);
-        begun.push(path.clone());
-        location.create_directory(&path)?;
+        let draft = location.new_data_file(node, &day.date);
+        begun.push(draft.clone());
+        location.create_directory(&draft)?;
         connection
-            .execute_batch(&copy(table, &day.date, location, &path)?)
+            .execute_batch(&copy(table, &day.date, location, &draft)?)
             .map_err(|source| LakeError::DuckDb { action: "write a Parquet file", source })?;
-        location.sync_file(&path)?;
-        location.sync_directories(&path)?;
-        let file = NewFile::read(location, path, &day.date)?;
+        let file = finish(location, &draft, node, &day.date, begun)?;
         if file.rows != day.rows {
             return Err(LakeError::Content {
                 path: location.local(&file.path),
@@ -79,6 +78,26 @@ fn write_days(
         files.push(file);
     }
     Ok(files)
+}
+
+/// Makes the file that DuckDB has written as `draft` one that a commit may name: sealed, synced and
+/// with its final name. The draft is removed; other names go to `begun` before there can be a file.
+pub(super) fn finish(
+    location: &Location,
+    draft: &path::Path,
+    node: &str,
+    date: &str,
+    begun: &mut Vec<path::Path>,
+) -> Result<NewFile> {
+    let sealed = location.new_data_file(node, date);
+    begun.push(sealed.clone());
+    let sums = seal(&location.local(draft), &location.local(&sealed))?;
+    location.sync_file(&sealed)?;
+    let path = location.name_sealed(&sealed, sums)?;
+    begun.push(path.clone());
+    location.remove(draft)?;
+    location.sync_directories(&path)?;
+    NewFile::read(location, path, date)
 }
 
 /// A partition of a hot table.

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// How the message begins that a view raises for a damaged file; its name and a quote follow.
+pub(super) const DAMAGED_MARK: &str = "damaged file of the table: \"";
+/// How DuckDB begins when a page of a file cannot be decompressed; its path and a quote follow.
+const DUCKDB_MARK: &str = "Failed to read file \"";
+
 /// A query that was refused or failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -39,6 +44,15 @@ pub enum QueryError {
     /// exceeded their bound.
     #[error("the query was ended because newer events need the memory that it reads from")]
     Outrun,
+    /// A file of the table that the query needs is damaged. Queries of other days go on.
+    #[error(
+        "a file that the query needs is damaged: {file}; `ringlake verify` says more, and a filter \
+         on date that leaves out its day lets the query run"
+    )]
+    Damaged {
+        /// The file, by its name in the table or its path.
+        file: String,
+    },
     /// The engine is starting or shutting down.
     #[error("the engine does not take queries now")]
     NotReady,
@@ -66,6 +80,9 @@ impl QueryError {
     /// Sorts an error of DuckDB, raised while `sql` was planned or run, by whose fault it is.
     pub(super) fn from_duckdb(error: &duckdb::Error, sql: &str) -> Self {
         let text = error.to_string();
+        if let Some(file) = damaged_file(&text) {
+            return Self::Damaged { file: file.to_owned() };
+        }
         let class = text.split_once(" Error:").map_or("", |(class, _)| class);
         match class {
             "IO" | "INTERNAL" | "FATAL" | "TransactionContext" | "Transaction" | "Corrupted"
@@ -80,6 +97,14 @@ impl QueryError {
             }
         }
     }
+}
+
+/// The file that a message about damage names.
+fn damaged_file(text: &str) -> Option<&str> {
+    let rest = [DAMAGED_MARK, DUCKDB_MARK]
+        .iter()
+        .find_map(|mark| text.split_once(mark).map(|(_, rest)| rest))?;
+    rest.split_once('"').map(|(file, _)| file)
 }
 
 /// Separates DuckDB's message from its excerpt of the statement (`LINE 2: …` and a line of carets)

@@ -17,6 +17,7 @@ use crossbeam_channel::RecvTimeoutError;
 use duckdb::Connection;
 
 use crate::config::QueryConfig;
+use crate::lake::Checked;
 use crate::snapshot::Snapshot;
 
 use super::session::{Job, Session};
@@ -34,6 +35,7 @@ type Connect = Box<dyn Fn() -> duckdb::Result<Connection> + Send + Sync>;
 /// A bounded pool of query workers.
 pub struct Pool {
     config: QueryConfig,
+    checked: Arc<Checked>,
     shared: Arc<Shared>,
     watchdog: Watchdog,
     threads: Vec<JoinHandle<()>>,
@@ -62,13 +64,15 @@ impl std::fmt::Debug for Pool {
 
 impl Pool {
     /// Starts `config.workers` threads (at least one). Each makes its connection with `connect`
-    /// when its first query comes, and a new one after a panic.
+    /// when its first query comes, and a new one after a panic. `checked` knows which files may be
+    /// read.
     ///
     /// # Errors
     ///
     /// When a thread cannot be started.
     pub fn start(
         config: QueryConfig,
+        checked: Arc<Checked>,
         connect: impl Fn() -> duckdb::Result<Connection> + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let workers = config.workers.max(1);
@@ -78,7 +82,8 @@ impl Pool {
             changed: Condvar::new(),
             connect: Box::new(connect),
         });
-        let mut pool = Self { config, shared, watchdog: Watchdog::start()?, threads: Vec::new() };
+        let mut pool =
+            Self { config, checked, shared, watchdog: Watchdog::start()?, threads: Vec::new() };
         for index in 0..workers {
             let shared = Arc::clone(&pool.shared);
             let thread = std::thread::Builder::new()
@@ -108,7 +113,16 @@ impl Pool {
         let (feed, receiving) = feed();
         let (planned, plan) = crossbeam_channel::bounded(1);
         let watch = self.watchdog.watch(snapshot.version);
-        self.enqueue(Job { request, timeout, snapshot, watch: Arc::clone(&watch), feed, planned })?;
+        let (checked, watch_of_job) = (Arc::clone(&self.checked), Arc::clone(&watch));
+        self.enqueue(Job {
+            request,
+            timeout,
+            snapshot,
+            checked,
+            watch: watch_of_job,
+            feed,
+            planned,
+        })?;
 
         let plan = match plan.recv_timeout(self.config.wait) {
             // Nothing yet: a job that still waits is given up, one that runs has its own limit.

@@ -15,6 +15,7 @@ use crossbeam_channel::Sender;
 use duckdb::types::Value;
 use duckdb::{Connection, params_from_iter};
 
+use crate::lake::Checked;
 use crate::snapshot::Snapshot;
 
 use super::batch::Batcher;
@@ -28,6 +29,8 @@ pub(super) struct Job {
     /// Longest run.
     pub(super) timeout: Duration,
     pub(super) snapshot: Arc<Snapshot>,
+    /// Which files have been checked before they are read.
+    pub(super) checked: Arc<Checked>,
     pub(super) watch: Arc<Watch>,
     pub(super) feed: Feed,
     /// Where the columns go once the query is planned, or why it could not be.
@@ -85,7 +88,7 @@ impl Session {
         #[cfg(test)]
         super::tests::fail_point(sql);
         sandbox::check(&self.connection, sql)?;
-        self.show(&job.snapshot)?;
+        self.show(job)?;
         self.connection.execute_batch("BEGIN TRANSACTION READ ONLY").map_err(ours)?;
         let mut statement = self.connection.prepare(sql).map_err(wrong)?;
         let expected = statement.parameter_count();
@@ -111,9 +114,13 @@ impl Session {
         job.send(batcher.take().map_err(arrow)?)
     }
 
-    /// Makes `events` show `snapshot`.
-    fn show(&mut self, snapshot: &Snapshot) -> Result<(), QueryError> {
-        let statement = view::statement(snapshot)?;
+    /// Makes `events` show the job's snapshot. Files that nobody has read before are checked first.
+    fn show(&mut self, job: &Job) -> Result<(), QueryError> {
+        let snapshot = &job.snapshot;
+        let stop = || job.watch.reason().is_some();
+        let damaged = job.checked.damaged_of(snapshot.version, &snapshot.files, stop);
+        let damaged = damaged.ok_or_else(|| QueryError::failed("told to stop"))?;
+        let statement = view::statement(snapshot, &damaged)?;
         if self.view.as_ref() != Some(&statement) {
             self.view = None;
             self.connection

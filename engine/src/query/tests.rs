@@ -63,7 +63,7 @@ impl Fixture {
         let temporary = directory.path().join("temporary");
         let database = Arc::new(Database::open(limits, directory.path(), &temporary).unwrap());
         let connections = Arc::clone(&database);
-        let pool = Pool::start(config, move || connections.connect()).unwrap();
+        let pool = Pool::start(config, Arc::default(), move || connections.connect()).unwrap();
         Self { pool, database, directory }
     }
 

@@ -28,6 +28,7 @@ use super::Progress;
 use crate::config::DedupConfig;
 use crate::error::chain;
 use crate::lake::DataFile;
+use crate::lake::check::check_outside;
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 8_192;
@@ -76,6 +77,7 @@ impl<'a> Reader<'a> {
                 Err(error) => self.unreadable(file, newest(file), &error),
             }
         }
+        progress.begin_reading_ids();
         // Relaxed, here and below: statistics.
         progress.id_files_total.store(wanted.len() as u64, Ordering::Relaxed);
         for file in wanted.into_iter().rev() {
@@ -83,6 +85,7 @@ impl<'a> Reader<'a> {
                 self.unreadable(file, newest(file), &error);
             }
             progress.id_files_done.fetch_add(1, Ordering::Relaxed);
+            progress.tell();
         }
     }
 
@@ -99,6 +102,8 @@ impl<'a> Reader<'a> {
 
     /// How many ids of the node a file may hold.
     fn count(&self, file: &DataFile) -> Result<usize, ParquetError> {
+        // A damaged footer must not be read: it may ask for any amount of memory.
+        check_outside(file).map_err(|error| ParquetError::General(chain(&error)))?;
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&File::open(&file.local)?)?;
         let groups = groups(&metadata, self.node);
         Ok(groups.map(|index| ids_in(metadata.row_group(index))).sum())

@@ -19,6 +19,7 @@ use ringlake_event::{DecodeError, ErrorKind, Rejection};
 use serde_json::{Map, Value, json};
 
 use super::connection::Streaming;
+use super::status;
 
 /// The body of an answer: whole on the ingest path, a stream from the router.
 pub type ReplyBody = Either<Full<Bytes>, Streaming>;
@@ -190,7 +191,8 @@ impl Problem {
         clients.then_some(verdict.code)
     }
 
-    fn text(&self) -> String {
+    /// The answer's JSON.
+    fn json(&self) -> Value {
         let mut error = Map::new();
         error.insert("code".into(), self.verdict().code.into());
         error.insert("message".into(), self.message().into());
@@ -208,7 +210,7 @@ impl Problem {
             }
             _ => {}
         }
-        json!({ "error": error }).to_string()
+        json!({ "error": error })
     }
 
     /// The text for the client: failures of ours keep their details for the log.
@@ -222,9 +224,14 @@ impl Problem {
         }
     }
 
-    fn response<B>(&self, make: impl FnOnce(Bytes) -> B) -> hyper::Response<B> {
+    /// The answer with `details` beside its `error` object.
+    pub fn response_with(&self, details: Value) -> Response {
+        self.response(status::with(self.json(), details), Body::from)
+    }
+
+    fn response<B>(&self, json: Value, make: impl FnOnce(Bytes) -> B) -> hyper::Response<B> {
         let verdict = self.verdict();
-        let mut response = hyper::Response::new(make(self.text().into()));
+        let mut response = hyper::Response::new(make(json.to_string().into()));
         *response.status_mut() = verdict.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, JSON);
@@ -239,13 +246,13 @@ impl Problem {
 
     /// The answer on the ingest path.
     pub fn reply(&self) -> Reply {
-        self.response(|text| Either::Left(Full::new(text)))
+        self.response(self.json(), |text| Either::Left(Full::new(text)))
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        self.response(Body::from)
+        self.response(self.json(), Body::from)
     }
 }
 
@@ -263,6 +270,7 @@ fn query_verdict(error: &QueryError) -> (StatusCode, &'static str, Option<u32>) 
         QueryError::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden", None),
         QueryError::Timeout { .. } => (StatusCode::REQUEST_TIMEOUT, "query_timeout", None),
         QueryError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_queries", Some(1)),
+        QueryError::Damaged { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "damaged_file", None),
         QueryError::Outrun => (StatusCode::SERVICE_UNAVAILABLE, "query_outrun", Some(1)),
         QueryError::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", Some(1)),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "query_failed", None),
@@ -346,7 +354,7 @@ mod tests {
     use super::*;
 
     fn error_of(problem: &Problem) -> Value {
-        serde_json::from_str::<Value>(&problem.text()).unwrap()["error"].take()
+        problem.json()["error"].take()
     }
 
     #[test]

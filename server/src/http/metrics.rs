@@ -139,9 +139,17 @@ fn storage(writer: &mut Writer<'_>, status: &Status) -> fmt::Result {
         let help = "requests that wait for another shard to write an event of theirs";
         writer.gauge("dedup_held_requests", help, dedup.held_requests as u64)?;
     }
+    let damaged = status.lake.damaged.len() as u64;
+    writer.gauge("lake_damaged_files", "live Parquet files that must not be read", damaged)?;
     writer.counter("events_recovered", "events replayed by the start", status.recovered)?;
+    let recovery = &status.recovery;
+    writer.gauge("recovery_bytes", "log bytes that the start has to read", recovery.bytes_total)?;
+    writer.gauge("recovery_read_bytes", "log bytes read by the start", recovery.bytes_done)?;
+    writer.counter("torn_bytes", "bytes cut off behind the last frames", recovery.torn_bytes)?;
     writer.counter("events_void", "numbers lost with failed batches", status.void)?;
     writer.counter("quarantined_rows", "rows set aside", status.quarantined.rows)?;
+    let batches = status.quarantined.batches;
+    writer.counter("quarantined_batches", "batches that DuckDB refused, set aside", batches)?;
     let stretches = status.quarantined.stretches;
     writer.counter("quarantined_stretches", "damaged stretches of log set aside", stretches)
 }

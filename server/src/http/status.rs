@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use ringlake_engine::Readiness;
 use serde_json::{Value, json};
 
@@ -16,15 +17,30 @@ pub async fn healthz() -> Json<Value> {
     Json(json!({ "status": "alive" }))
 }
 
-/// `GET /readyz`: events are accepted and can be made durable.
-pub async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
+/// `GET /readyz`: events are accepted and can be made durable. Either answer says what had to be
+/// set aside, and `503` how far the start is.
+pub async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Value>, Response> {
     if app.stopping.is_cancelled() {
-        return Err(Problem::ShuttingDown);
+        return Err(Problem::ShuttingDown.into_response());
     }
+    let damaged = app.engine.damaged_files();
+    let damaged: Vec<&str> = damaged.iter().map(|file| &*file.path).collect();
+    let details = json!({ "quarantined": app.engine.quarantined(), "damaged_files": damaged });
     match app.engine.readiness() {
-        Readiness::Ready => Ok(Json(json!({ "status": "ready" }))),
-        Readiness::NotReady { reason } => Err(Problem::NotReady(reason)),
+        Readiness::Ready => Ok(Json(with(json!({ "status": "ready" }), details))),
+        Readiness::NotReady { reason } => {
+            let details = with(details, json!({ "recovery": app.engine.recovery() }));
+            Err(Problem::NotReady(reason).response_with(details))
+        }
     }
+}
+
+/// The members of both objects.
+pub fn with(mut first: Value, second: Value) -> Value {
+    if let (Some(first), Value::Object(second)) = (first.as_object_mut(), second) {
+        first.extend(second);
+    }
+    first
 }
 
 /// `GET /v1/status`: everything countable.
@@ -32,16 +48,13 @@ pub async fn status(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem>
     app.blocking(|app| {
         let engine = serde_json::to_value(app.engine.status())
             .map_err(|_| Problem::Internal("the status cannot be written as JSON"))?;
-        let mut status = json!({
+        let status = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": app.started.elapsed().as_secs(),
             "ready": matches!(app.engine.readiness(), Readiness::Ready),
             "connections": app.connections(),
         });
-        if let (Some(status), Value::Object(engine)) = (status.as_object_mut(), engine) {
-            status.extend(engine);
-        }
-        Ok(Json(status))
+        Ok(Json(with(status, engine)))
     })
     .await
 }

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -56,8 +57,46 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A running server; killed when dropped.
+/// What must hold once nobody sends to a server any more: every event received is stored, known or
+/// refused, every event stored has a number, and SQL sees every event stored.
+pub fn balanced(before: &Books, after: &Books) -> Result<(), String> {
+    let of = |name: &str| after.accounting[name].as_u64().unwrap();
+    let refused = after.accounting["refused"].as_object().unwrap().values();
+    let refused: u64 = refused.map(|count| count.as_u64().unwrap()).sum();
+    let (received, stored) = (of("received"), of("stored"));
+    let claim = |what: &str, left: u64, right: u64| match left == right {
+        true => Ok(()),
+        false => Err(format!("{what}: {left} is not {right} in {after:?}")),
+    };
+    claim("in flight", of("in_flight"), 0)?;
+    claim("received", received, stored + of("duplicate") + refused)?;
+    claim("numbered", after.numbered - before.numbered, stored + after.void)?;
+    match (before.rows, after.rows) {
+        (Some(before), Some(rows)) => claim("rows", rows - before, stored - after.aside),
+        _ => Ok(()),
+    }
+}
+
+/// The counters of a server at one moment.
+#[derive(Debug, Clone)]
+pub struct Books {
+    /// `accounting` of `/v1/status`.
+    pub accounting: Value,
+    /// The sum of the shards' last numbers.
+    pub numbered: u64,
+    /// Numbers that will never exist.
+    pub void: u64,
+    /// Events set aside because DuckDB refused them.
+    pub aside: u64,
+    /// Events that SQL sees, where it may be asked.
+    pub rows: Option<u64>,
+}
+
+/// A running server; killed when dropped, after a look at its books.
 pub struct Server {
+    /// Whether the books are looked at when it stops.
+    accountable: AtomicBool,
+    books: Option<Books>,
     child: Child,
     pub address: SocketAddr,
     pub data: PathBuf,
@@ -82,6 +121,13 @@ impl Server {
 
     /// A server on `data`, ready to accept events.
     pub fn on(data: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut server = Self::starting_on(data, variables);
+        server.wait_ready();
+        server
+    }
+
+    /// A server on `data` that listens; it may still be replaying its log.
+    pub fn starting_on(data: &Path, variables: &[(&str, &str)]) -> Self {
         let mut child = ringlake()
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
@@ -105,13 +151,65 @@ impl Server {
             log
         });
         let address: SocketAddr = address.recv_timeout(PATIENCE).expect("the server starts");
-        let server = Self { child, address, data: data.to_owned(), _temporary: None, log };
-        let until = Instant::now() + PATIENCE;
-        while server.get("/readyz").status != 200 {
-            assert!(Instant::now() < until, "the server becomes ready");
-            std::thread::yield_now();
+        Self {
+            accountable: AtomicBool::new(true),
+            books: None,
+            child,
+            address,
+            data: data.to_owned(),
+            _temporary: None,
+            log,
         }
-        server
+    }
+
+    /// Waits until events are accepted.
+    pub fn wait_ready(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        while self.get("/readyz").status != 200 {
+            assert!(Instant::now() < until, "the server becomes ready");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.books = self.books();
+    }
+
+    /// The counters now, with everything accepted visible to SQL; none where they may not be seen.
+    fn books(&self) -> Option<Books> {
+        let flushed = self.post("/v1/admin/flush", b"").status == 200;
+        let status = self.get("/v1/status");
+        if status.status != 200 {
+            return None;
+        }
+        let status = status.json();
+        let shards = status["shards"].as_array().unwrap();
+        let rows = flushed.then(|| self.post("/v1/query", "SELECT count(*) AS n FROM events"));
+        let rows = rows.filter(|answer| answer.status == 200 && answer.complete);
+        Some(Books {
+            accounting: status["accounting"].clone(),
+            numbered: shards.iter().map(|shard| shard["last_sequence"].as_u64().unwrap()).sum(),
+            void: status["void"].as_u64().unwrap(),
+            aside: status["quarantined"]["rows"].as_u64().unwrap(),
+            rows: rows.map(|answer| answer.json()["n"].as_u64().unwrap()),
+        })
+    }
+
+    /// Checks that no event has been lost on the way; waits for those that are on it.
+    pub fn assert_accounted(&self) {
+        // Relaxed: the flag is all there is.
+        let accountable = self.accountable.load(Ordering::Relaxed);
+        let Some(before) = self.books.as_ref().filter(|_| accountable) else { return };
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let Some(after) = self.books() else { return };
+            match balanced(before, &after) {
+                Ok(()) => return,
+                Err(problem) => assert!(Instant::now() < until, "{problem}"),
+            }
+        }
+    }
+
+    /// Its process id.
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn url(&self) -> String {
@@ -167,6 +265,7 @@ impl Server {
     }
 
     pub fn signal(&self, signal: Signal) {
+        self.leave_unaccounted();
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
@@ -186,13 +285,28 @@ impl Server {
 
     /// Stops the server in order.
     pub fn stop(self) -> (ExitStatus, String) {
+        self.assert_accounted();
         self.signal(Signal::TERM);
         self.wait()
+    }
+
+    /// Kills the server as a crash would.
+    pub fn kill(self) {
+        self.leave_unaccounted();
+    }
+
+    /// Does not look at the books when the server stops: it cannot take in or show events any more.
+    pub fn leave_unaccounted(&self) {
+        // Relaxed: the flag is all there is.
+        self.accountable.store(false, Ordering::Relaxed);
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if !std::thread::panicking() && matches!(self.child.try_wait(), Ok(None)) {
+            self.assert_accounted();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -41,6 +41,13 @@ pub struct ShardSequence {
     pub last: i64,
 }
 
+/// A [`ShardSequence`] and the Delta application whose `txn` number it is.
+#[derive(Debug, Clone)]
+pub(super) struct Move {
+    pub(super) application: String,
+    pub(super) sequence: ShardSequence,
+}
+
 /// What became of a commit.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,22 +103,63 @@ impl Table {
             assert!(sequence.last >= sequence.previous, "a shard only moves forward: {sequence:?}");
             assert!(shards.insert(sequence.shard), "a shard occurs once: {sequence:?}");
         }
+        let moves: Vec<Move> = sequences.iter().map(|&sequence| self.of_shard(sequence)).collect();
+        self.commit_moves(files, &moves)
+    }
+
+    /// How far the events of `shard` from `first` on are restored from quarantine: their last
+    /// number, or 0 when they are not.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Delta`] when the log cannot be read.
+    pub fn restored(&self, shard: u32, first: i64) -> Result<i64> {
+        self.application_version(&self.restored_application(shard, first))
+    }
+
+    /// Adds `files`, which hold the numbers `first` to `last` of `shard` from quarantine, to the
+    /// table, in one commit that can be told from its repetition. No shard moves.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::commit`].
+    pub fn commit_restored(
+        &mut self,
+        files: &[NewFile],
+        shard: u32,
+        first: i64,
+        last: i64,
+    ) -> Result<CommitOutcome> {
+        let application = self.restored_application(shard, first);
+        let sequence = ShardSequence { shard, previous: 0, last };
+        self.commit_moves(files, &[Move { application, sequence }])
+    }
+
+    pub(super) fn of_shard(&self, sequence: ShardSequence) -> Move {
+        Move { application: self.application(sequence.shard), sequence }
+    }
+
+    fn restored_application(&self, shard: u32, first: i64) -> String {
+        format!("{}quarantine/{shard}/{first}", self.application_prefix())
+    }
+
+    fn commit_moves(&mut self, files: &[NewFile], moves: &[Move]) -> Result<CommitOutcome> {
         if self.is_upkeep_due(UPKEEP_LATE_COMMITS) {
             self.upkeep();
         }
         for attempt in 0..COMMIT_TRIES {
-            if self.standing(files, sequences)? == Standing::After {
+            if self.standing(files, moves)? == Standing::After {
                 LogFiles::list(&self.location)?.sync(&self.location)?;
                 return Ok(CommitOutcome::AlreadyCommitted { version: self.version() });
             }
-            match self.try_commit(files, sequences) {
+            match self.try_commit(files, moves) {
                 Ok(Some(committed)) => return self.adopt(&committed, files),
                 Ok(None) => {
                     let refreshed = self.refresh();
                     refreshed
                         .map_err(|source| LakeError::NotCommitted { source: source.into() })?;
                 }
-                Err(source) => return self.settle(files, sequences, source),
+                Err(source) => return self.settle(files, moves, source),
             }
             thread::sleep(pause(attempt));
         }
@@ -119,13 +167,13 @@ impl Table {
     }
 
     /// Whether the version at hand is the one before or the one after a commit.
-    fn standing(&self, files: &[NewFile], sequences: &[ShardSequence]) -> Result<Standing> {
-        let mut found = Vec::with_capacity(sequences.len());
-        for &sequence in sequences {
-            found.push((sequence, self.sequence(sequence.shard)?));
+    fn standing(&self, files: &[NewFile], moves: &[Move]) -> Result<Standing> {
+        let mut found = Vec::with_capacity(moves.len());
+        for Move { application, sequence } in moves {
+            found.push((*sequence, self.application_version(application)?));
         }
         if found.iter().all(|(sequence, found)| sequence.last == *found) {
-            let moved = sequences.iter().any(|sequence| sequence.previous != sequence.last);
+            let moved = found.iter().any(|(sequence, _)| sequence.previous != sequence.last);
             // Without a number that moves, a repetition could not be told from the first time.
             return if moved || files.is_empty() {
                 Ok(Standing::After)
@@ -143,15 +191,17 @@ impl Table {
     fn try_commit(
         &self,
         files: &[NewFile],
-        sequences: &[ShardSequence],
+        moves: &[Move],
     ) -> KernelResult<Option<CommittedTransaction>> {
         let operation = UpdateTableOperation::StreamingUpdate;
         let mut update = Arc::clone(&self.snapshot).update_table(operation, ENGINE_INFO, true);
         if !files.is_empty() {
             update = update.with_blind_append();
         }
-        for sequence in sequences.iter().filter(|sequence| sequence.last != sequence.previous) {
-            update = update.with_transaction_id(self.application(sequence.shard), sequence.last);
+        for Move { application, sequence } in moves {
+            if sequence.last != sequence.previous {
+                update = update.with_transaction_id(application.clone(), sequence.last);
+            }
         }
         let rows: u64 = files.iter().map(|file| file.rows).sum();
         let mut transaction = update
@@ -195,14 +245,14 @@ impl Table {
     pub(super) fn settle(
         &mut self,
         files: &[NewFile],
-        sequences: &[ShardSequence],
+        moves: &[Move],
         source: KernelError,
     ) -> Result<CommitOutcome> {
         if let Err(unreadable) = self.refresh() {
             let failure = source.to_string();
             return Err(LakeError::Unknown { failure, source: unreadable.into() });
         }
-        match self.standing(files, sequences)? {
+        match self.standing(files, moves)? {
             Standing::Before => Err(LakeError::NotCommitted { source: cause(source) }),
             Standing::After => {
                 LogFiles::list(&self.location)?.sync(&self.location)?;

@@ -49,7 +49,7 @@ pub struct Bounds {
 
 impl DataFile {
     /// The file that committing `file` has made part of the table.
-    pub(super) fn of(location: &Location, file: &NewFile) -> Self {
+    pub(in crate::lake) fn of(location: &Location, file: &NewFile) -> Self {
         Self {
             path: file.path.as_ref().into(),
             local: location.local(&file.path).into(),

@@ -187,12 +187,13 @@ fn the_outcome_of_a_failed_commit_is_what_the_table_says() {
     let (_data, location) = scratch();
     let mut table = Table::open_or_create(&location, NODE).unwrap();
     let (files, sequences) = ([made_up(&location, NODE, 5)], [step(0, 0, 5)]);
+    let moves = [table.of_shard(sequences[0])];
     let failure = || KernelError::generic("the connection broke");
-    let error = table.settle(&files, &sequences, failure()).unwrap_err();
+    let error = table.settle(&files, &moves, failure()).unwrap_err();
     assert!(matches!(error, LakeError::NotCommitted { .. }), "{error}");
     // The commit is in the table all the same: somebody else's eyes have seen it.
     let _ = Table::open_or_create(&location, NODE).unwrap().commit(&files, &sequences).unwrap();
-    let outcome = table.settle(&files, &sequences, failure()).unwrap();
+    let outcome = table.settle(&files, &moves, failure()).unwrap();
     assert_eq!(outcome, CommitOutcome::Committed { version: 1 });
     assert_eq!(names(&table), [files[0].path.to_string()]);
 }

@@ -161,7 +161,7 @@ fn a_panic_costs_its_query_but_not_the_worker() {
 #[test]
 fn a_connection_that_cannot_be_made_fails_the_query_only() {
     let attempts = std::sync::atomic::AtomicUsize::new(0);
-    let pool = crate::query::Pool::start(config(), move || {
+    let pool = crate::query::Pool::start(config(), Arc::default(), move || {
         // Relaxed: a counter of one thread.
         match attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
             0 => Err(duckdb::Error::InvalidQuery),

@@ -7,6 +7,9 @@
 //! **Guarantees.** It ends with success only when every event of every file is durable. Bad events
 //! are left out, counted, and the first few reported with their place.
 //!
+//! A batch from quarantine is no file of events: it goes back under its old numbers, see
+//! [`quarantine`].
+//!
 //! **Not guaranteed.** An import that breaks off has stored a part; what it says tells how much.
 //! Done again it stores the rest, as far as the events have message ids that are still known.
 
@@ -25,6 +28,7 @@ use crate::{EXIT_FAILED, EXIT_FINE};
 
 mod local;
 mod pieces;
+mod quarantine;
 mod remote;
 mod source;
 mod values;
@@ -44,6 +48,9 @@ const REPORTED_MAX: usize = 10;
 /// # Errors
 /// When a file cannot be read, or its events cannot be stored.
 pub fn run(arguments: &Import) -> Result<u8> {
+    if quarantine::are_from(arguments)? {
+        return quarantine::run(&arguments.files, &arguments.place);
+    }
     let began = Instant::now();
     let job = Job::new(arguments);
     let outcome = match &arguments.url {

@@ -1,0 +1,239 @@
+//! Looking at the checksums of data files: before a query reads one, and in `verify`.
+//!
+//! **Guarantees.** A file passes [`check_outside`] only when it is as long as the log says and its
+//! footer, page headers and Bloom filters are what was written; the footer is compared before it is
+//! parsed. Page bodies carry checksums of their own that every reader looks at
+//! (see [`seal`](super::seal)). [`check_whole`] finds every changed byte.
+//!
+//! **Not guaranteed.** Anything about files that others have written: they have no checksums in
+//! their names. Only their length is compared, and only by [`check_whole`].
+//!
+//! **Roles.** Query workers and one thread of the engine call [`Checked::damaged_of`]; the roller
+//! calls [`Checked::trust`].
+//!
+//! **Memory.** About 100 bytes a file that has been checked.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+
+use super::delta::DataFile;
+use super::error::{LakeError, Result};
+use super::location;
+use super::seal::{MAGIC, PageReader, TAIL_BYTES, read_at};
+
+/// How much of a file is read at a time.
+const READ_BYTES: usize = 256 << 10;
+
+/// Compares everything in `file` that is no page body with what was written.
+///
+/// # Errors
+///
+/// [`LakeError::Damaged`], or [`LakeError::Io`] when it cannot be read.
+pub fn check_outside(file: &DataFile) -> Result<()> {
+    let Some(sums) = location::sums_in(&file.path) else { return Ok(()) };
+    let path = &*file.local;
+    let opened = open(file)?;
+    let problem = |problem: &str| LakeError::damaged(path, problem);
+    let footer = footer_bytes(&opened, file)?;
+    if crc32c::crc32c(&footer) != sums.footer {
+        return Err(problem("has a footer that is not what was written"));
+    }
+    let metadata = &footer[..footer.len() - TAIL_BYTES];
+    let metadata =
+        ParquetMetaDataReader::decode_metadata(metadata).map_err(LakeError::parquet(path))?;
+    let footer_at = file.bytes - footer.len() as u64;
+    if headers_crc(&opened, path, &metadata, footer_at)? != Some(sums.headers) {
+        return Err(problem("has page headers that are not what was written"));
+    }
+    Ok(())
+}
+
+/// Compares every byte of `file` with what was written.
+///
+/// # Errors
+///
+/// [`LakeError::Damaged`], or [`LakeError::Io`] when it cannot be read.
+pub fn check_whole(file: &DataFile) -> Result<()> {
+    let path = &*file.local;
+    let opened = open(file)?;
+    let Some(sums) = location::sums_in(&file.path) else { return Ok(()) };
+    let mut buffer = vec![0; READ_BYTES];
+    let (mut at, mut crc) = (0, 0);
+    while at < file.bytes {
+        let left = usize::try_from(file.bytes - at).unwrap_or(usize::MAX);
+        let part = &mut buffer[..READ_BYTES.min(left)];
+        read_at(&opened, part, at).map_err(LakeError::io("read", path))?;
+        crc = crc32c::crc32c_append(crc, part);
+        at += part.len() as u64;
+    }
+    if crc != sums.whole {
+        return Err(LakeError::damaged(path, "has bytes that are not what was written"));
+    }
+    Ok(())
+}
+
+/// Opens a file that is as long as the log says.
+fn open(file: &DataFile) -> Result<File> {
+    let path = &*file.local;
+    let opened = File::open(path).map_err(LakeError::io("open", path))?;
+    let bytes = opened.metadata().map_err(LakeError::io("look at", path))?.len();
+    if bytes != file.bytes {
+        let said = file.bytes;
+        return Err(LakeError::damaged(path, format!("has {bytes} bytes, the log says {said}")));
+    }
+    Ok(opened)
+}
+
+/// The footer with its length and the closing magic.
+fn footer_bytes(opened: &File, file: &DataFile) -> Result<Vec<u8>> {
+    let path = &*file.local;
+    let damaged = || LakeError::damaged(path, "does not end as a Parquet file does");
+    let tail_at = file.bytes.checked_sub(TAIL_BYTES as u64).ok_or_else(damaged)?;
+    let mut tail = [0; TAIL_BYTES];
+    read_at(opened, &mut tail, tail_at).map_err(LakeError::io("read", path))?;
+    let [a, b, c, d, magic @ ..] = tail;
+    let length = u64::from(u32::from_le_bytes([a, b, c, d]));
+    if magic != *MAGIC || length > tail_at - (MAGIC.len() as u64).min(tail_at) {
+        return Err(damaged());
+    }
+    let mut footer = vec![0; usize::try_from(length).map_err(|_| damaged())? + TAIL_BYTES];
+    read_at(opened, &mut footer, tail_at - length).map_err(LakeError::io("read", path))?;
+    Ok(footer)
+}
+
+/// The CRC32C of what lies before `footer_at` and is no page body; `None` when the pages do not lie
+/// as the footer says.
+fn headers_crc(
+    opened: &File,
+    path: &Path,
+    metadata: &ParquetMetaData,
+    footer_at: u64,
+) -> Result<Option<u32>> {
+    let mut part = vec![0; MAGIC.len()];
+    read_at(opened, &mut part, 0).map_err(LakeError::io("read", path))?;
+    let mut crc = crc32c::crc32c(&part);
+    let mut at = part.len() as u64;
+    for chunk in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+        let (start, length) = chunk.byte_range();
+        if start != at || length > footer_at - at.min(footer_at) {
+            return Ok(None);
+        }
+        at += length;
+        let mut pages = PageReader::new(opened, start, at);
+        while let Some(page) = pages.next_header().map_err(LakeError::io("read", path))? {
+            let Some(page) = page else { return Ok(None) };
+            crc = crc32c::crc32c_append(crc, &page.bytes);
+        }
+    }
+    part.resize(usize::try_from(footer_at - at).unwrap_or(0), 0);
+    read_at(opened, &mut part, at).map_err(LakeError::io("read", path))?;
+    Ok(Some(crc32c::crc32c_append(crc, &part)))
+}
+
+/// A file that must not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedFile {
+    /// Its name relative to the table's root.
+    pub path: Arc<str>,
+    /// Its partition, `YYYY-MM-DD`.
+    pub date: Arc<str>,
+    /// What is wrong with it, in one sentence without a full stop.
+    pub problem: Arc<str>,
+}
+
+/// Which files of the table this process has checked, and what came of it.
+#[derive(Debug, Default)]
+pub struct Checked {
+    files: Mutex<HashMap<Arc<str>, Option<DamagedFile>>>,
+    /// Held by whoever checks files, so that two do not check the same.
+    checking: Mutex<()>,
+    /// All files of this version are sound: nothing needs to be looked up. 0 before that.
+    sound_version: AtomicU64,
+}
+
+impl Checked {
+    /// Takes `files` for sound without a look: this process has just sealed them.
+    pub fn trust(&self, files: impl IntoIterator<Item = Arc<str>>) {
+        let mut known = self.known();
+        known.extend(files.into_iter().map(|path| (path, None)));
+    }
+
+    /// The damaged ones among `files`, the files of `version`; those that have not been checked are
+    /// checked now, newest first. `None` when `stop` said so in between.
+    pub fn damaged_of(
+        &self,
+        version: u64,
+        files: &[DataFile],
+        stop: impl Fn() -> bool,
+    ) -> Option<Vec<DamagedFile>> {
+        // Relaxed: a hint that saves work; what was found is under the lock.
+        if version != 0 && self.sound_version.load(Ordering::Relaxed) == version {
+            return Some(Vec::new());
+        }
+        self.check_unknown(files, stop)?;
+        let known = self.known();
+        let find = |file: &DataFile| known.get(&file.path).cloned().flatten();
+        let damaged: Vec<DamagedFile> = files.iter().filter_map(find).collect();
+        if damaged.is_empty() {
+            // Relaxed: as above.
+            self.sound_version.store(version, Ordering::Relaxed);
+        }
+        Some(damaged)
+    }
+
+    fn check_unknown(&self, files: &[DataFile], stop: impl Fn() -> bool) -> Option<()> {
+        let unknown = |known: &HashMap<_, _>, file: &&DataFile| !known.contains_key(&file.path);
+        if !files.iter().any(|file| unknown(&self.known(), &file)) {
+            return Some(());
+        }
+        // The names of a day's files sort by time.
+        let mut left: Vec<&DataFile> = {
+            let known = self.known();
+            files.iter().filter(|file| unknown(&known, file)).collect()
+        };
+        left.sort_unstable_by(|a, b| b.path.cmp(&a.path));
+        for file in left {
+            if stop() {
+                return None;
+            }
+            let _turn = self.checking.lock().unwrap_or_else(PoisonError::into_inner);
+            if !unknown(&self.known(), &file) {
+                continue;
+            }
+            let damaged = check_outside(file).err().map(|error| {
+                let problem = crate::error::chain(&error);
+                tracing::error!(problem, "a file of the table is damaged; it is not read");
+                let (path, date) = (Arc::clone(&file.path), Arc::clone(&file.date));
+                DamagedFile { path, date, problem: problem.into() }
+            });
+            self.known().insert(Arc::clone(&file.path), damaged);
+        }
+        Some(())
+    }
+
+    /// Forgets files that are no part of the table any more.
+    pub fn keep(&self, files: &[DataFile]) {
+        let mut known = self.known();
+        if known.len() > files.len() {
+            let live: HashSet<&str> = files.iter().map(|file| &*file.path).collect();
+            known.retain(|path, _| live.contains(&**path));
+        }
+    }
+
+    /// Every file that is known to be damaged.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<DamagedFile> {
+        let mut damaged: Vec<DamagedFile> = self.known().values().flatten().cloned().collect();
+        damaged.sort_by(|a, b| a.path.cmp(&b.path));
+        damaged
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, Option<DamagedFile>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,163 @@
+//! The way back from quarantine: a batch that was set aside goes into the table after all.
+//!
+//! **Guarantees.** The events keep their numbers and are not compared with known message ids: they
+//! were accepted once. A number that is in the table, or that the log still brings back, is refused
+//! for the whole batch. Doing it again after a crash adds nothing: the commit carries a Delta `txn`
+//! of its own, `ringlake/<node>/quarantine/<shard>/<first>`.
+//!
+//! **Not guaranteed.** That DuckDB takes the batch now; when it does not, nothing has changed.
+//!
+//! **Roles.** A command on a stopped directory: it holds the lock while it runs.
+//!
+//! **Memory.** The batch, and one bit a number of the table.
+
+use std::path::Path;
+
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::error::Error;
+use crate::hot::{Database, HotAppender};
+use crate::lake::{Location, ShardCheck, Table, check_table, write_table};
+use crate::log;
+use crate::quarantine::{Aside, EXTENSION, RESTORED};
+
+/// The DuckDB table that the batch passes through.
+const TABLE: &str = "restored";
+/// Rows of one append; DuckDB's appender commits on its own at 204,800.
+const APPEND_ROWS: usize = 122_880;
+
+/// What a restore has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restored {
+    /// The table's version that holds the events.
+    pub version: u64,
+    /// The table held them already, from a restore that had not been finished.
+    pub already: bool,
+}
+
+/// Puts `aside` into the table of the data directory of `config`, under its old numbers, and marks
+/// its entry in quarantine as restored.
+///
+/// # Errors
+/// [`Error::Locked`] while another process has the directory; [`Error::Format`] when the batch is
+/// another node's or a number is present; otherwise what DuckDB or the table says. Nothing has
+/// changed then.
+pub fn restore(config: &Config, aside: &Aside) -> Result<Restored, Error> {
+    let directory = Directory::open(&config.data)?;
+    let refuse = |problem: String| Err(Error::Format { path: aside.path.clone(), problem });
+    if aside.node != directory.node() {
+        let (theirs, ours) = (&aside.node, directory.node());
+        return refuse(format!("belongs to the node {theirs}, this directory is the node {ours}"));
+    }
+    let location = Location::parse(config.lake.as_deref(), directory.root())?;
+    let mut table = Table::open_or_create(&location, directory.node())?;
+    if table.restored(aside.shard, aside.first)? == aside.last {
+        mark(&directory.quarantine(), aside)?;
+        return Ok(Restored { version: table.version(), already: true });
+    }
+    if let Some(problem) = problem_in_log(&directory, &table, aside)? {
+        return refuse(problem);
+    }
+    if let Some(problem) = problem_in_table(&table, aside)? {
+        return refuse(problem);
+    }
+    table.remove_orphans()?;
+    let database = Database::open(&config.duckdb, location.root(), &directory.temporary())?;
+    append(&database, aside)?;
+    let connection = database
+        .connect()
+        .map_err(|source| Error::DuckDb { action: "open a connection", source })?;
+    let files = write_table(&connection, TABLE, &location, directory.node())?;
+    let outcome = table.commit_restored(&files, aside.shard, aside.first, aside.last)?;
+    mark(&directory.quarantine(), aside)?;
+    Ok(Restored { version: outcome.version(), already: false })
+}
+
+/// Why the log forbids it.
+fn problem_in_log(
+    directory: &Directory,
+    table: &Table,
+    aside: &Aside,
+) -> Result<Option<String>, Error> {
+    let in_table = table.sequence(aside.shard)?;
+    if aside.last > in_table {
+        let path = directory.shard_log(aside.shard)?;
+        let mut found = false;
+        log::scan::<Error>(&path, &mut |frame| {
+            found |= frame.first() <= aside.last && frame.last() >= aside.first;
+            Ok(())
+        })?;
+        let (first, last) = (aside.first, aside.last);
+        return Ok(Some(if found {
+            format!(
+                "holds numbers {first} to {last}, which the log still has; the next start of the \
+                 server takes them from there"
+            )
+        } else {
+            format!("holds numbers up to {last}, but the table has come only to {in_table}")
+        }));
+    }
+    Ok(None)
+}
+
+/// Why the table forbids it.
+fn problem_in_table(table: &Table, aside: &Aside) -> Result<Option<String>, Error> {
+    let check = check_table(table)?;
+    if let Some(problem) = check.problems.first() {
+        return Ok(Some(format!(
+            "cannot be compared with the numbers in the table, which is damaged: {problem}"
+        )));
+    }
+    let of_shard = |check: &&ShardCheck| check.shard == aside.shard;
+    let Some(shard) = check.shards.iter().find(of_shard) else { return Ok(None) };
+    let absent: i64 = shard
+        .present
+        .missing(aside.first..=aside.last)
+        .map(|range| range.end() - range.start() + 1)
+        .sum();
+    let all = aside.last - aside.first + 1;
+    Ok((absent < all).then(|| {
+        let (first, last, present) = (aside.first, aside.last, all - absent);
+        format!("holds numbers {first} to {last}, of which the table has {present} already")
+    }))
+}
+
+fn append(database: &Database, aside: &Aside) -> Result<(), Error> {
+    let mut appender = HotAppender::new(database)?;
+    appender.create(TABLE).map_err(|source| Error::DuckDb { action: "create a table", source })?;
+    for rows in &aside.rows {
+        for from in (0..rows.num_rows()).step_by(APPEND_ROWS) {
+            let part = rows.slice(from, APPEND_ROWS.min(rows.num_rows() - from));
+            appender.append(TABLE, &[part]).map_err(|source| Error::Append {
+                action: "take the batch from quarantine",
+                source,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Renames every piece in quarantine that holds exactly these numbers.
+fn mark(quarantine: &Path, aside: &Aside) -> Result<(), Error> {
+    for (path, report) in log::quarantine_reports(quarantine)? {
+        if (report.shard, report.sequences) != (aside.shard, Some((aside.first, aside.last))) {
+            continue;
+        }
+        // The report goes last: without it the batch would be one that nobody explains.
+        for piece in [path.with_extension(EXTENSION), path] {
+            let mut restored = piece.clone().into_os_string();
+            restored.push(".");
+            restored.push(RESTORED);
+            match std::fs::rename(&piece, &restored) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                renamed => renamed.map_err(Error::io("rename", &piece))?,
+            }
+        }
+    }
+    std::fs::File::open(quarantine)
+        .and_then(|directory| directory.sync_all())
+        .map_err(Error::io("sync", quarantine))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! What the tests of the engine share: an engine on a directory, events for it, and a look at its
+//! books whenever it stops.
+
+#![allow(clippy::unwrap_used, dead_code, reason = "a failed test should panic; not all use all")]
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use ringlake_engine::query::QueryRequest;
+use ringlake_engine::{Config, Engine, Ingest, IngestError};
+use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_bound};
+
+/// Longer than anything here may take.
+pub const LIMIT: Duration = Duration::from_secs(30);
+/// When the events of most tests arrive.
+pub const MOMENT: i64 = 1_795_000_000_000_000;
+
+/// Two shards with small rings.
+pub fn config(data: &Path) -> Config {
+    let mut config = Config::new(data);
+    config.shards = NonZeroUsize::new(2).unwrap();
+    config.ring_bytes = 1 << 20;
+    config
+}
+
+/// An engine that accepts events.
+pub fn open(config: Config) -> (Engine, Vec<Ingest>) {
+    let (engine, ingests) = Engine::open(config).unwrap();
+    engine.wait_ready(LIMIT).unwrap();
+    (engine, ingests)
+}
+
+/// Sends one request of `events` events, numbered from `first`, and waits until it is durable.
+pub fn send(ingest: &mut Ingest, first: usize, events: usize) {
+    send_at(ingest, MOMENT, first, events);
+}
+
+/// The same, received at another moment.
+pub fn send_at(ingest: &mut Ingest, received_at: i64, first: usize, events: usize) {
+    let lines: Vec<String> = (first..first + events)
+        .map(|number| {
+            let (event, tenant) = (number % 7, number % 3);
+            format!(r#"{{"event":"e{event}","tenant":"t{tenant}","user_id":"{number}"}}"#)
+        })
+        .collect();
+    send_body(ingest, received_at, &lines.join("\n"), events);
+}
+
+/// Sends `body`, which holds `events` events.
+pub fn send_body(ingest: &mut Ingest, received_at: i64, body: &str, events: usize) {
+    let request =
+        Request { received_at, source: Source::Import, tenant: Tenant::Open, correct_clock: false };
+    let mut room = loop {
+        match ingest.reserve(record_bound(body.len())) {
+            Ok(room) => break room,
+            Err(IngestError::Full) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let decoded = Decoder::new()
+        .decode(body.as_bytes(), &request, &Limits::default(), Mode::Whole, &mut room)
+        .unwrap();
+    assert_eq!(decoded.accepted, events);
+    room.tally().receive(events);
+    let ticket = room.commit(decoded.record_len);
+    ingest.acks().wait_blocking(ticket).unwrap();
+}
+
+/// The number that `sql` gives.
+pub fn number(engine: &Engine, sql: &str) -> i64 {
+    let request = QueryRequest::new(format!("SELECT ({sql})::BIGINT AS n"));
+    let mut stream = engine.query(request).unwrap();
+    let batch = stream.blocking_next().unwrap().unwrap();
+    batch.column(0).as_primitive::<Int64Type>().value(0)
+}
+
+/// Every event that came in is stored or refused, every stored one has a number, and SQL sees all
+/// that have numbers. Waits for what is on its way.
+pub fn assert_accounted(engine: &Engine) {
+    let until = Instant::now() + LIMIT;
+    loop {
+        let status = engine.status();
+        let books = &status.accounting;
+        let ended = books.stored + books.duplicate + books.refused.total();
+        assert_eq!(books.received, ended + books.in_flight, "{books:?}");
+        if books.in_flight == 0 {
+            return;
+        }
+        assert!(Instant::now() < until, "events are lost on the way: {books:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// Stops an engine whose books are right.
+pub fn stop(engine: &Engine, ingests: Vec<Ingest>) {
+    assert_accounted(engine);
+    drop(ingests);
+    assert!(engine.shutdown(LIMIT).unwrap().everything_durable);
+}
