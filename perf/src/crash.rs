@@ -59,9 +59,6 @@ pub struct Options {
     /// Seed of the first ten rounds; the next ten have the next one [default: from the clock].
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=u64::from(u32::MAX)))]
     seed: Option<u64>,
-    /// Never send a request twice.
-    #[arg(long)]
-    no_retry: bool,
     /// Where the data directories lie meanwhile [default: the system's temporary directory].
     #[arg(long)]
     directory: Option<PathBuf>,
@@ -113,7 +110,7 @@ fn run_episode(
 ) -> Result<()> {
     let base = options.directory.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = tempfile::Builder::new().prefix("perf-crash-").tempdir_in(&base)?;
-    let mut episode = Episode::new(binary, scratch.path(), seed, !options.no_retry);
+    let mut episode = Episode::new(binary, scratch.path(), seed);
     let outcome = episode.run(rounds, |row| {
         println!("{}", row.line());
         rows.push(row);

@@ -111,17 +111,13 @@ pub fn run(
     seed: u64,
     round: u32,
     client: u32,
-    resends: bool,
     progress: &Progress,
 ) -> Journal {
     let mut sender = Sender::new(address);
-    for (number, mut request) in (0..).zip(Requests::new(seed, round, client)) {
+    for (number, request) in (0..).zip(Requests::new(seed, round, client)) {
         // Relaxed: the flag is all there is.
         if progress.over.load(Ordering::Relaxed) {
             break;
-        }
-        if !resends {
-            request.resend = Resend::Never;
         }
         let id = RequestId { round, client, number };
         let Ok(entry) = sender.first(id, request, progress) else { break };

@@ -43,7 +43,6 @@ pub struct Episode {
     directory: PathBuf,
     data: PathBuf,
     seed: u64,
-    resends: bool,
     /// Every request of the rounds that are over; what is known of them is settled.
     sent: Vec<Sent>,
     /// The newest round that has begun.
@@ -55,13 +54,12 @@ pub struct Episode {
 
 impl Episode {
     /// An episode in the empty directory `directory`.
-    pub fn new(binary: &Path, directory: &Path, seed: u64, resends: bool) -> Episode {
+    pub fn new(binary: &Path, directory: &Path, seed: u64) -> Episode {
         Episode {
             binary: binary.to_owned(),
             directory: directory.to_owned(),
             data: directory.join("data"),
             seed,
-            resends,
             sent: Vec::new(),
             begun: 0,
             version: 0,
@@ -108,7 +106,7 @@ impl Episode {
         plan: &Round,
         row: &mut Row,
     ) -> Result<Vec<Entry>> {
-        let loaded = load::run(server, self.seed, number, plan, self.resends);
+        let loaded = load::run(server, self.seed, number, plan);
         self.keep_log(server)?;
         let mut loaded = loaded?;
         self.check_exit(plan.fault.end, loaded.status, "the server");

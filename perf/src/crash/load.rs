@@ -39,21 +39,13 @@ pub struct Loaded {
 }
 
 /// Loads the server as planned and ends it as planned.
-pub fn run(
-    server: &mut Server,
-    seed: u64,
-    number: u32,
-    plan: &Round,
-    resends: bool,
-) -> Result<Loaded> {
+pub fn run(server: &mut Server, seed: u64, number: u32, plan: &Round) -> Result<Loaded> {
     let address = server.address();
     let progress = Progress::default();
     thread::scope(|scope| {
         let progress = &progress;
         let clients: Vec<ScopedJoinHandle<'_, Journal>> = (0..CLIENTS)
-            .map(|client| {
-                scope.spawn(move || client::run(address, seed, number, client, resends, progress))
-            })
+            .map(|client| scope.spawn(move || client::run(address, seed, number, client, progress)))
             .collect();
         let chores = scope.spawn(move || control::run(address, number, plan, progress));
         let ended = bring_down(server, number, plan, progress);
