@@ -2,7 +2,7 @@
 //!
 //! Requests of one shard are numbered in the order in which they entered its ring (a [`Ticket`]);
 //! the shard settles them in that order, a batch at a time. So one number says nearly all: every
-//! ticket up to `settled` has its answer, "durable", save those of which [`Notes`] say otherwise:
+//! ticket up to `settled` has its answer, "durable", save those of which `Notes` say otherwise:
 //! their batch failed, some of their events were known before, or they are held back.
 //!
 //! **Guarantees.** A settled ticket stays settled; `Ok` means that the sync covering it returned.
