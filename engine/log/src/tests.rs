@@ -230,6 +230,28 @@ fn a_batch_that_fails_twice_is_void_and_the_next_header_says_so() {
     assert!(found.quarantined.is_empty());
 }
 
+#[test]
+fn a_segment_that_is_started_early_makes_the_void_ranges_durable() {
+    let scratch = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut log = open(scratch.path(), Box::new(disk.clone()), 1 << 20);
+    log.append(&numbered(1, 3), 1).unwrap();
+    disk.faults.lock().unwrap().extend([Fault::Sync, Fault::Sync]);
+    log.append(&numbered(4, 3), 4).unwrap_err();
+    log.start_segment(7).unwrap();
+    let files = segments(scratch.path()).len();
+    log.start_segment(7).unwrap();
+    assert_eq!(segments(scratch.path()).len(), files, "one is open");
+    let found = recover(0, scratch.path(), &scratch.path().join("quarantine")).unwrap();
+    assert_eq!((found.voids, found.last), (vec![4..=6], 6));
+
+    // Nothing else knows them: the header outlives the rows.
+    log.close_released(6);
+    log.release(6).unwrap();
+    let found = recover(0, scratch.path(), &scratch.path().join("quarantine")).unwrap();
+    assert_eq!((found.voids, found.segments.len()), (vec![4..=6], 1));
+}
+
 /// Where the frames of the segment at `path` end.
 fn end(path: &Path) -> u64 {
     let mut reader = SegmentReader::open(path).unwrap();
@@ -284,6 +306,36 @@ fn a_spare_does_not_outlive_a_start() {
     drop(log);
     open(scratch.path(), Box::new(RealDisk), 1);
     assert_eq!(spares(scratch.path()).len(), 0);
+}
+
+#[test]
+fn spares_are_given_back_when_room_is_lacking() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut log = open(scratch.path(), Box::new(RealDisk), 1);
+    for number in 1..=3 {
+        log.append(&numbered(number, 1), number).unwrap();
+    }
+    log.release(2).unwrap();
+    assert_eq!(spares(scratch.path()).len(), 2);
+    assert!(log.remove_spares().unwrap() && !log.remove_spares().unwrap());
+    assert_eq!(spares(scratch.path()).len(), 0);
+    log.append(&numbered(4, 1), 4).unwrap();
+    assert_eq!(rows(scratch.path()).len(), 2);
+}
+
+#[test]
+fn the_open_segment_can_be_let_go_once_the_lake_holds_all_of_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut log = open(scratch.path(), Box::new(RealDisk), 1 << 20);
+    log.append(&numbered(1, 5), 1).unwrap();
+    log.close_released(4);
+    assert!(!log.can_release(5));
+    log.close_released(5);
+    assert_eq!(log.release(5).unwrap(), 1);
+    assert_eq!((log.size(), segments(scratch.path()).len()), ((0, 0), 0));
+    log.append(&numbered(6, 1), 6).unwrap();
+    drop(log);
+    assert_eq!(rows(scratch.path()).len(), 1);
 }
 
 #[test]

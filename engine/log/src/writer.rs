@@ -107,6 +107,40 @@ impl Log {
         outcome.inspect_err(|_| self.declare_void(first, last))
     }
 
+    /// Opens a segment for the batch that will begin at `first` now, unless one is open. After a
+    /// failure this tells whether the disk takes anything again, without risking a batch, and makes
+    /// the void ranges durable.
+    ///
+    /// # Errors
+    /// When the segment could not be written and synced.
+    pub fn start_segment(&mut self, first: i64) -> Result<(), Error> {
+        if self.current.is_none() {
+            self.current = Some(self.open_segment(first)?);
+        }
+        Ok(())
+    }
+
+    /// Closes the open segment when every number in it is at most `sequence`, so that
+    /// [`Log::release`] can let go of it before it is full. The next batch opens another one.
+    pub fn close_released(&mut self, sequence: i64) {
+        if self.current.as_ref().is_some_and(|open| open.summary.last <= sequence) {
+            self.close_segment();
+        }
+    }
+
+    /// Gives the blocks of released segments back to the file system. True when there were any.
+    ///
+    /// # Errors
+    /// When a file cannot be removed; it is tried again at the next call.
+    pub fn remove_spares(&mut self) -> Result<bool, Error> {
+        let any = !self.spares.is_empty();
+        while let Some(spare) = self.spares.last() {
+            self.disk.remove(spare).map_err(Error::io("remove the spare segment", spare))?;
+            self.spares.pop();
+        }
+        Ok(any)
+    }
+
     /// Bytes and number of the segments that exist.
     #[must_use]
     pub fn size(&self) -> (u64, usize) {
@@ -118,9 +152,10 @@ impl Log {
     /// Whether [`Log::release`] of `sequence` would delete anything.
     #[must_use]
     pub fn can_release(&self, sequence: i64) -> bool {
-        // The newest segment stays, because its header carries the void ranges.
+        // The newest segment stays when its header carries void ranges.
         let newest = self.closed.len() == 1 && self.current.is_none();
-        !newest && self.closed.front().is_some_and(|oldest| oldest.last <= sequence)
+        let unneeded = !newest || self.voids.is_empty();
+        unneeded && self.closed.front().is_some_and(|oldest| oldest.last <= sequence)
     }
 
     /// Lets go of every closed segment whose numbers are all at most `sequence`: they are in the
