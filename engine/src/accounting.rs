@@ -29,17 +29,26 @@ pub enum Refusal {
     NotReady,
     /// The log could not be written.
     NotDurable,
+    /// A disk had less free space than the floor.
+    DiskFull,
+    /// The log was at its cap.
+    LogFull,
+    /// The hot table or the lake took nothing, and all room for what is accepted was used up.
+    Backlog,
 }
 
 impl Refusal {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Invalid,
         Self::TooLarge,
         Self::Forbidden,
         Self::RingFull,
         Self::NotReady,
         Self::NotDurable,
+        Self::DiskFull,
+        Self::LogFull,
+        Self::Backlog,
     ];
 
     /// The reason's name in metrics and status.
@@ -52,6 +61,9 @@ impl Refusal {
             Self::RingFull => "ring_full",
             Self::NotReady => "not_ready",
             Self::NotDurable => "not_durable",
+            Self::DiskFull => "disk_full",
+            Self::LogFull => "log_full",
+            Self::Backlog => "backlog",
         }
     }
 }
@@ -67,6 +79,7 @@ pub struct Tally {
 #[derive(Debug, Default)]
 struct Front {
     received: AtomicU64,
+    promised: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
 }
 
@@ -88,6 +101,20 @@ impl Tally {
     /// Counts `events`, received before, as refused. Only the serving loop calls it.
     pub fn refuse(&self, reason: Refusal, events: usize) {
         add(&self.front.refused[reason as usize], events);
+    }
+
+    /// Counts `events`, committed to the ring, whose sender is told "accepted" before they are
+    /// durable. Only the serving loop calls it.
+    pub fn promise(&self, events: usize) {
+        add(&self.front.promised, events);
+    }
+
+    /// Whether no event can have been lost after its sender was told "accepted". Call it when both
+    /// sides have ended.
+    pub(crate) fn kept_promises(&self) -> bool {
+        // Acquire: pairs with the Release stores in `add`.
+        let read = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        read(&self.back.not_durable) == 0 || read(&self.front.promised) == 0
     }
 
     /// Counts `events` as durable. Only the shard calls it.
@@ -140,6 +167,9 @@ pub struct Refused {
     pub ring_full: u64,
     pub not_ready: u64,
     pub not_durable: u64,
+    pub disk_full: u64,
+    pub log_full: u64,
+    pub backlog: u64,
 }
 
 impl Refused {
@@ -159,6 +189,9 @@ impl Refused {
             Refusal::RingFull => self.ring_full,
             Refusal::NotReady => self.not_ready,
             Refusal::NotDurable => self.not_durable,
+            Refusal::DiskFull => self.disk_full,
+            Refusal::LogFull => self.log_full,
+            Refusal::Backlog => self.backlog,
         }
     }
 }
@@ -183,6 +216,9 @@ impl Accounting {
             ring_full: sum(Refusal::RingFull),
             not_ready: sum(Refusal::NotReady),
             not_durable: sum(Refusal::NotDurable) + lost,
+            disk_full: sum(Refusal::DiskFull),
+            log_full: sum(Refusal::LogFull),
+            backlog: sum(Refusal::Backlog),
         };
         let received = tallies.map(|tally| read(&tally.front.received)).sum();
         let ended: u64 = stored + duplicate + refused.total();

@@ -26,6 +26,8 @@ pub struct Config {
     pub dedup: DedupConfig,
     /// The segment log.
     pub log: LogConfig,
+    /// The file systems of log and table.
+    pub disk: DiskConfig,
     /// The hot tables.
     pub hot: HotConfig,
     /// DuckDB's own limits.
@@ -34,7 +36,25 @@ pub struct Config {
     pub query: QueryConfig,
 }
 
+/// The smallest default of [`LogConfig::max_bytes`].
+const LOG_MAX_BYTES: u64 = 4 << 30;
+
 impl Config {
+    /// The cap that holds for all logs together.
+    #[must_use]
+    pub fn log_max_bytes(&self) -> u64 {
+        let derived = LOG_MAX_BYTES.max(4 * self.open_log_bytes());
+        self.log.max_bytes.unwrap_or(derived)
+    }
+
+    /// What the open segments of all shards may hold: they stay when everything in them has long
+    /// been rolled. A segment is closed before the batch that follows its last byte.
+    #[must_use]
+    pub fn open_log_bytes(&self) -> u64 {
+        let batch = (self.log.batch_bytes + self.ring_bytes / 2) as u64;
+        self.shards.get() as u64 * (self.log.segment_bytes + batch)
+    }
+
     /// The defaults, for the data directory `data`.
     #[must_use]
     pub fn new(data: impl Into<PathBuf>) -> Self {
@@ -46,6 +66,7 @@ impl Config {
             ring_bytes: DEFAULT_RING_BYTES,
             dedup: DedupConfig::default(),
             log: LogConfig::default(),
+            disk: DiskConfig::default(),
             hot: HotConfig::default(),
             duckdb: DuckDbConfig::default(),
             query: QueryConfig::default(),
@@ -81,12 +102,36 @@ pub struct LogConfig {
     pub batch_rows: usize,
     /// A batch closes at this many bytes of ring records, checked between requests. Default 4 MiB.
     pub batch_bytes: usize,
+    /// Size of all logs together, in bytes, from which on events are refused; they are accepted
+    /// again below three quarters of it. Released segments that wait to be used again do not count.
+    /// By default 4 GiB, or four times what the open segments may hold when that is more: rolls keep
+    /// the log far below that, and a start has to read and append all of it.
+    pub max_bytes: Option<u64>,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { segment_bytes: 16 << 20, batch_rows: 8_192, batch_bytes: 4 << 20 }
+        Self { segment_bytes: 16 << 20, batch_rows: 8_192, batch_bytes: 4 << 20, max_bytes: None }
     }
+}
+
+/// The most that [`DiskConfig::free_min_bytes`] is by default. What is accepted and not yet Parquet
+/// is at most two hot tables of 96 MiB, the queue and the rings of 16 MiB each, and all of it must
+/// still find room in the table; as much again is for sorts that spill, the Delta log, and what
+/// others write between two looks.
+pub const DEFAULT_FREE_MIN_BYTES: u64 = 512 << 20;
+/// The part of a file system that [`DiskConfig::free_min_bytes`] is at most by default, so that a
+/// small one can be used at all.
+pub const DEFAULT_FREE_MIN_PART: u64 = 8;
+
+/// Bounds of the file systems that hold log and table.
+#[derive(Debug, Clone, Default)]
+pub struct DiskConfig {
+    /// Free bytes of either file system below which events are refused; they are accepted again a
+    /// quarter above it. By default [`DEFAULT_FREE_MIN_BYTES`], or an eighth of the file system when
+    /// that is less. 0 turns the floor off: a disk that the log has filled to the last byte then has
+    /// no room for the table until somebody makes some.
+    pub free_min_bytes: Option<u64>,
 }
 
 /// Bounds of the hot tables.

@@ -160,7 +160,10 @@ fn lock(root: &Path) -> Result<File, Error> {
             return Err(Error::Io { action: "lock", path, source });
         }
     }
-    write_owner(&file, &std::process::id().to_string()).map_err(Error::io("write", &path))?;
+    // It is a courtesy to other processes; a full disk must not keep this one from starting.
+    if let Err(error) = write_owner(&file, &std::process::id().to_string()) {
+        tracing::warn!(path = %path.display(), %error, "cannot say who holds the lock");
+    }
     Ok(file)
 }
 

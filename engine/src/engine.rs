@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use ringlake_dedup::{Dedup, Limits};
 use ringlake_ring::Consumer;
 use uuid::Uuid;
@@ -27,10 +27,10 @@ use crate::config::{Config, DedupConfig, LogConfig};
 use crate::directory::Directory;
 use crate::error::{Error, chain};
 use crate::hot::{
-    Database, Flusher, FlusherState, Goal, HotAppender, Marker, Message, Queue, Receiving,
-    ToRoller, queue,
+    Database, Flusher, FlusherState, Goal, HotAppender, Marker, Overflow, Passing, Queue,
+    Receiving, Sealed, queue,
 };
-use crate::ingest::{Gate, Ingest};
+use crate::ingest::{Bar, Gate, Ingest};
 use crate::lake::{Checked, DamagedFile, Location, Table};
 use crate::log::{Identity, Log, RealDisk};
 use crate::metrics::Operations;
@@ -38,25 +38,14 @@ use crate::query::{Pool, QueryError, QueryRequest, QueryStream};
 use crate::recovery::{self, Progress, RecoveryStatus, ShardLog, ids};
 use crate::roller::{Roller, RollerState};
 use crate::schema::log_schema;
-use crate::shard::{Intake, Shard, ShardState};
+use crate::shard::{Intake, Mending, Shard, ShardState};
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
+use crate::space::{self, Space};
 use crate::status::{Quarantine, Status};
 
 /// Shards that can be configured. Delta keeps a number for each, `verify` a bitmap.
 const SHARDS_MAX: usize = 1_024;
 const _: () = assert!(SHARDS_MAX <= ringlake_dedup::OWNERS_MAX as usize);
-
-/// Whether events are accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Readiness {
-    /// They are, and made durable.
-    Ready,
-    /// They are not, or cannot be made durable now.
-    NotReady {
-        /// Why, in one sentence without a full stop.
-        reason: String,
-    },
-}
 
 /// What a roll left behind.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -69,14 +58,10 @@ pub struct RollReport {
     pub rows: u64,
 }
 
-/// What a shutdown left behind.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct ShutdownReport {
-    /// Everything accepted is in the synced log or the table.
-    pub everything_durable: bool,
-    /// Rows that only the log holds; the next start replays them.
-    pub rows_to_replay: usize,
-}
+/// How long something may fail before those who wait for it are told.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a waiting caller looks whether it is so.
+const STUCK_LOOK: Duration = Duration::from_millis(500);
 
 /// A running engine. Clones are handles on the same one.
 #[derive(Debug, Clone)]
@@ -88,7 +73,8 @@ pub struct Engine {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub config: Config,
-    pub directory: Directory,
+    /// Every thread holds it too: nobody else may write while one of them runs.
+    pub directory: Arc<Directory>,
     pub location: Location,
     pub gate: Arc<Gate>,
     /// The known message ids, unless they are not looked at.
@@ -98,22 +84,24 @@ pub(crate) struct Shared {
     pub progress: Progress,
     pub flusher: Arc<FlusherState>,
     pub roller: Arc<RollerState>,
+    pub space: Arc<Space>,
+    pub queue: Queue,
     pub operations: Arc<Operations>,
     /// Which files of the table have been checked.
     pub checked: Arc<Checked>,
+    /// Set when the engine has been told to stop.
+    pub closing: AtomicBool,
     /// Why recovery failed, if it did.
     failed: Mutex<Option<String>>,
-    closing: AtomicBool,
-    pool: Arc<Pool>,
-    queue: Queue,
+    pub pool: Arc<Pool>,
     markers: Vec<Sender<Arc<Marker>>>,
     /// One a thread; it disconnects when the thread has ended.
-    threads: Mutex<Vec<(String, Receiver<()>)>>,
+    pub threads: Mutex<Vec<(String, Receiver<()>)>>,
 }
 
 impl Shared {
     /// Why recovery failed, if it did.
-    fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -135,7 +123,7 @@ impl Engine {
     /// out of range; otherwise what kept the table or DuckDB from opening.
     pub fn open(config: Config) -> Result<(Self, Vec<Ingest>), Error> {
         validate(&config)?;
-        let directory = Directory::open(&config.data)?;
+        let directory = Arc::new(Directory::open(&config.data)?);
         let location = Location::parse(config.lake.as_deref(), directory.root())?;
         let table = Table::open_or_create(&location, directory.node())?;
         let orphans = table.remove_orphans()?;
@@ -155,7 +143,16 @@ impl Engine {
         let gate = Arc::new(Gate::default());
         let (ingests, parts, markers) = make_shards(&config, &gate);
         let shards: Arc<[_]> = parts.iter().map(|parts| Arc::clone(&parts.state)).collect();
-        let (queue, receiving) = queue(config.hot.queue_bytes);
+        let (flusher, roller) = (Arc::<FlusherState>::default(), Arc::<RollerState>::default());
+        let overflow = overflow(&gate, &flusher, &roller);
+        let (queue, receiving) = queue(config.hot.queue_bytes, overflow);
+        let limits = space::Limits {
+            free_min_bytes: config.disk.free_min_bytes,
+            log_max_bytes: config.log_max_bytes(),
+        };
+        let (log, lake) = (directory.log(), location.root().to_owned());
+        let (watched, flusher_wake) = (Arc::clone(&shards), queue.waker());
+        let space = Space::new(limits, Arc::clone(&gate), watched, flusher_wake, log, lake);
         let committed = committed(&table, &directory, parts.len())?;
         let for_queries = Arc::clone(&database);
         let checked: Arc<Checked> = Arc::default();
@@ -169,14 +166,15 @@ impl Engine {
             shards,
             snapshots,
             progress: Progress::default(),
-            flusher: Arc::default(),
-            roller: Arc::default(),
+            flusher,
+            roller,
+            space: Arc::new(space),
+            queue,
             operations: Arc::default(),
             checked,
             failed: Mutex::new(None),
             closing: AtomicBool::new(false),
             pool: Arc::new(pool),
-            queue,
             markers,
             threads: Mutex::new(Vec::new()),
             location,
@@ -184,8 +182,8 @@ impl Engine {
             directory,
         });
         let engine = Self { shared };
-        // No sealed table waits in the channel: one is being rolled, one more holds the flusher.
-        let (to_roller, rolls) = bounded(0);
+        // The flusher sends a table only while the roller is idle.
+        let (to_roller, rolls) = bounded(1);
         engine.start_flusher(hot, receiving, to_roller, &committed)?;
         engine.start_roller(&database, table, rolls, committed.clone())?;
         let checking = engine.clone();
@@ -199,22 +197,27 @@ impl Engine {
         &self,
         hot: OpenHot,
         receiving: Receiving,
-        roller: Sender<ToRoller>,
+        roller: Sender<Sealed>,
         committed: &BTreeMap<u32, i64>,
     ) -> Result<(), Error> {
         let shared = &self.shared;
         let flusher = Flusher {
-            appender: hot.appender,
-            node: self.node().to_owned(),
+            passing: Passing {
+                appender: hot.appender,
+                node: self.node().to_owned(),
+                quarantine: shared.directory.quarantine(),
+                state: Arc::clone(&shared.flusher),
+            },
             config: shared.config.hot.clone(),
             messages: receiving.messages,
             wakes: receiving.wakes,
             budget: receiving.budget,
             roller,
+            rolling: Arc::clone(&shared.roller),
+            space: Arc::clone(&shared.space),
             snapshots: Arc::clone(&shared.snapshots),
             unused: hot.unused,
             unused_sender: hot.unused_sender,
-            quarantine: shared.directory.quarantine(),
             operations: Arc::clone(&shared.operations),
             state: Arc::clone(&shared.flusher),
         };
@@ -226,7 +229,7 @@ impl Engine {
         &self,
         database: &Database,
         table: Table,
-        rolls: Receiver<ToRoller>,
+        rolls: Receiver<Sealed>,
         committed: BTreeMap<u32, i64>,
     ) -> Result<(), Error> {
         let shared = &self.shared;
@@ -239,6 +242,8 @@ impl Engine {
             table,
             node: self.node().to_owned(),
             rolls,
+            wake: shared.queue.waker(),
+            space: Arc::clone(&shared.space),
             snapshots: Arc::clone(&shared.snapshots),
             shards: Arc::clone(&shared.shards),
             flusher: Arc::clone(&shared.flusher),
@@ -272,51 +277,13 @@ impl Engine {
         self.shared.directory.announce(address)
     }
 
-    /// Whether events can be accepted durably now, and if not, why.
-    #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        let shared = &self.shared;
-        let failed = shared.failure();
-        // Relaxed, here and below: a look at statistics.
-        let reason = if shared.closing.load(Ordering::Relaxed) {
-            Some("the server is shutting down".to_owned())
-        } else if let Some(problem) = failed {
-            Some(format!("the log could not be replayed: {problem}"))
-        } else if !shared.gate.is_open() {
-            Some(shared.progress.sentence())
-        } else {
-            let log = shared.shards.iter().find_map(|shard| shard.log_problem());
-            let log = log.map(|problem| format!("the log cannot be written: {problem}"));
-            let hot = || {
-                shared
-                    .flusher
-                    .problem()
-                    .map(|problem| format!("the hot table takes no rows: {problem}"))
-            };
-            let roll = || {
-                shared
-                    .roller
-                    .problem()
-                    .map(|problem| format!("the table takes no commit: {problem}"))
-            };
-            log.or_else(hot).or_else(roll)
-        };
-        reason.map_or(Readiness::Ready, |reason| Readiness::NotReady { reason })
-    }
-
-    /// Whether events are accepted at all; one relaxed load.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.shared.gate.is_open()
-    }
-
     /// Waits until recovery has ended.
     ///
     /// # Errors
     /// When it failed, or took longer than `limit`.
     pub fn wait_ready(&self, limit: Duration) -> Result<(), Error> {
         let until = Instant::now() + limit;
-        while !self.is_open() {
+        while !self.is_running() {
             if let Some(problem) = self.shared.failure() {
                 return Err(Error::Format { path: self.shared.directory.log(), problem });
             }
@@ -334,7 +301,7 @@ impl Engine {
     /// See [`QueryError`].
     pub fn query(&self, request: QueryRequest) -> Result<QueryStream, QueryError> {
         // Half a replay would look like lost events.
-        if !self.is_open() && self.shared.failure().is_none() {
+        if !self.is_running() && self.shared.failure().is_none() {
             return Err(QueryError::NotReady);
         }
         self.shared.pool.query(request, self.shared.snapshots.load())
@@ -373,7 +340,8 @@ impl Engine {
     /// Waits until every event committed to a ring before the call is visible to SQL.
     ///
     /// # Errors
-    /// [`Error::Closed`] while shutting down, or when the engine failed to start.
+    /// [`Error::Closed`] while shutting down, or when the engine failed to start;
+    /// [`Error::Stuck`] when DuckDB or the roller has taken nothing for some seconds.
     pub fn flush(&self) -> Result<(), Error> {
         self.reach(Goal::Visible)
     }
@@ -381,7 +349,8 @@ impl Engine {
     /// Waits until every event committed to a ring before the call is in the table.
     ///
     /// # Errors
-    /// [`Error::Closed`] while shutting down, or when the engine failed to start.
+    /// [`Error::Closed`] while shutting down, or when the engine failed to start;
+    /// [`Error::Stuck`] when DuckDB or the table has taken nothing for some seconds.
     pub fn roll(&self) -> Result<RollReport, Error> {
         self.reach(Goal::Rolled)?;
         let snapshot = self.shared.snapshots.load();
@@ -394,52 +363,36 @@ impl Engine {
 
     fn reach(&self, goal: Goal) -> Result<(), Error> {
         // Relaxed: a marker that slips through is answered by its sender's end.
-        if self.shared.closing.load(Ordering::Relaxed) || !self.is_open() {
+        if self.shared.closing.load(Ordering::Relaxed) || !self.is_running() {
             return Err(Error::Closed);
         }
+        self.check_stuck(goal)?;
         let (marker, answer) = Marker::new(goal, self.shared.markers.len());
         for (sender, shard) in self.shared.markers.iter().zip(self.shared.shards.iter()) {
             sender.send(Arc::clone(&marker)).map_err(|_| Error::Closed)?;
             shard.waker.wake();
         }
         drop(marker);
-        answer.recv().unwrap_or(Err(Error::Closed))
+        loop {
+            match answer.recv_timeout(STUCK_LOOK) {
+                Ok(()) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::Closed),
+                Err(RecvTimeoutError::Timeout) => self.check_stuck(goal)?,
+            }
+        }
     }
 
-    /// Stops: no event is accepted any more, the rings are drained, the logs synced, the threads
-    /// ended. Drop the [`Ingest`] handles, or at least stop using them, before.
-    ///
-    /// # Errors
-    /// [`Error::Deadline`] when a thread did not end in time.
-    pub fn shutdown(&self, limit: Duration) -> Result<ShutdownReport, Error> {
+    /// Nobody waits for what has been failing for long.
+    fn check_stuck(&self, goal: Goal) -> Result<(), Error> {
         let shared = &self.shared;
-        let until = Instant::now() + limit;
-        // Relaxed: only says "no more"; the shards drain what came before.
-        shared.closing.store(true, Ordering::Relaxed);
-        shared.gate.close();
-        // Release: pairs with the Acquire load in `Roller::roll_until_done`.
-        shared.roller.stop.store(true, Ordering::Release);
-        for shard in shared.shards.iter() {
-            // Release: pairs with the Acquire load in `Shard::run`.
-            shard.stop.store(true, Ordering::Release);
-            shard.waker.wake();
+        // Relaxed: statistics.
+        let needs_roller =
+            goal == Goal::Rolled || shared.flusher.waits_for_roller.load(Ordering::Relaxed);
+        let roller = || shared.roller.problem.lasting(PATIENCE).filter(|_| needs_roller);
+        match shared.flusher.problem.lasting(PATIENCE).or_else(roller) {
+            Some(problem) => Err(Error::Stuck { problem }),
+            None => Ok(()),
         }
-        // What the shards still send is in the log already; the flusher need not take it.
-        shared.queue.lift_bounds();
-        self.join("shard", until)?;
-        self.join("recovery", until)?;
-        self.join("check", until)?;
-        shared.queue.send_message(Message::Stop);
-        self.join("flusher", until)?;
-        self.join("roller", until)?;
-        shared.pool.close();
-        shared.directory.release();
-        let lost = shared.shards.iter().any(|shard| shard.log_problem().is_some());
-        Ok(ShutdownReport {
-            everything_durable: !lost,
-            // Relaxed: statistics; the flusher has ended.
-            rows_to_replay: shared.flusher.hot_rows.load(Ordering::Relaxed),
-        })
     }
 
     /// The thread that checks the table's files before the first query would have to.
@@ -463,10 +416,16 @@ impl Engine {
         match outcome {
             Ok(()) => {
                 shared.progress.end();
-                // Relaxed: see `shutdown`; a gate opened too late is closed by the check below.
-                if !shared.closing.load(Ordering::Relaxed) {
-                    shared.gate.open();
+                shared.space.look();
+                shared.gate.lift(Bar::Closed);
+                // Relaxed: see `Engine::tell_to_stop`. A request that slips through meanwhile is
+                // drained like any other.
+                if shared.closing.load(Ordering::Relaxed) {
+                    shared.gate.bar(Bar::Closed);
                 }
+            }
+            Err(Error::Closed) => {
+                tracing::info!("the replay was broken off; the next start goes on")
             }
             Err(error) => {
                 let problem = chain(&error);
@@ -529,6 +488,8 @@ impl Engine {
                 operations: Arc::clone(&shared.operations),
                 markers: parts.markers,
                 limits: LogConfig::clone(&shared.config.log),
+                space: Arc::clone(&shared.space),
+                mending: Mending::default(),
                 next_sequence: log.next_sequence,
                 state,
             };
@@ -539,10 +500,11 @@ impl Engine {
 
     fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         let (alive, ended) = bounded::<()>(0);
+        let directory = Arc::clone(&self.shared.directory);
         thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                let _alive = alive;
+                let _alive = (alive, directory);
                 body();
             })
             .map_err(Error::io("start the thread", name))?;
@@ -551,31 +513,6 @@ impl Engine {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push((name.to_owned(), ended));
-        Ok(())
-    }
-
-    /// Waits for every thread whose name starts with `kind`.
-    fn join(&self, kind: &'static str, until: Instant) -> Result<(), Error> {
-        let threads: Vec<_> = {
-            let all = self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner);
-            all.iter()
-                .filter(|(name, _)| name.starts_with(kind))
-                .map(|(_, ended)| ended.clone())
-                .collect()
-        };
-        for ended in threads {
-            // Nothing is ever sent: the channel disconnects when the thread ends.
-            if ended.recv_deadline(until).is_err_and(|error| error.is_timeout()) {
-                let what = match kind {
-                    "shard" => "draining the rings",
-                    "recovery" => "stopping the recovery",
-                    "check" => "stopping the check of files",
-                    "flusher" => "stopping the flusher",
-                    _ => "stopping the roller",
-                };
-                return Err(Error::Deadline { what, limit: until.elapsed() });
-            }
-        }
         Ok(())
     }
 }
@@ -590,6 +527,14 @@ fn validate(config: &Config) -> Result<(), Error> {
     if !ring.contains(&config.ring_bytes) || !config.ring_bytes.is_power_of_two() {
         let limit = format!("a power of two from {} to {}", ring.start(), ring.end());
         return out_of_range("ring_bytes", config.ring_bytes.to_string(), limit);
+    }
+    let least = 2 * config.open_log_bytes();
+    if config.log_max_bytes() < least {
+        let limit = format!(
+            "at least {least}, twice what the open segments of {} shards may hold",
+            config.shards
+        );
+        return out_of_range("log.max_bytes", config.log_max_bytes().to_string(), limit);
     }
     Ok(())
 }
@@ -612,6 +557,15 @@ impl OpenHot {
             .create(&table.name)
             .map_err(|source| Error::DuckDb { action: "create the first hot table", source })?;
         Ok(Self { appender, table, unused, unused_sender })
+    }
+}
+
+/// A queue is stuck when what comes behind it has a problem.
+fn overflow(gate: &Arc<Gate>, flusher: &Arc<FlusherState>, roller: &Arc<RollerState>) -> Overflow {
+    let (flusher, roller) = (Arc::clone(flusher), Arc::clone(roller));
+    Overflow {
+        gate: Arc::clone(gate),
+        stuck: Box::new(move || flusher.problem.is_there() || roller.problem.is_there()),
     }
 }
 

@@ -68,6 +68,12 @@ pub enum Error {
         #[source]
         source: arrow::error::ArrowError,
     },
+    /// Events are durable but have not come further for a while. They go on being tried.
+    #[error("the events are durable, but cannot be passed on: {problem}")]
+    Stuck {
+        /// What keeps them.
+        problem: String,
+    },
     /// The engine is stopping or has stopped.
     #[error("the engine is shutting down")]
     Closed,

@@ -3,36 +3,90 @@
 //! **Guarantees.** Reserving, writing and committing takes no lock, allocates nothing and makes no
 //! system call while the shard is awake. What is not committed was never there.
 //!
-//! **Roles.** One [`Ingest`] a serving loop, one shard behind each.
+//! **Roles.** One [`Ingest`] a serving loop, one shard behind each. Bars of the gate are put up and
+//! taken away by whoever knows: the engine, `space`, the flusher's queue.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use ringlake_ring::{Producer, ReserveError};
 
-use crate::accounting::Tally;
+use crate::accounting::{Refusal, Tally};
 use crate::ack::{AckSource, Acks, Ticket};
 use crate::shard::ShardState;
 
-/// Whether events may come in. One flag for all loops, read on every request.
-#[derive(Debug, Default)]
-pub(crate) struct Gate(AtomicBool);
+/// What keeps events out. Each is a bit of the [`Gate`]; the first one that is up is the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bar {
+    /// The log is being replayed, or the engine is shutting down.
+    Closed = 1,
+    /// A file system has less free space than the floor.
+    DiskFull = 2,
+    /// The logs together are at their cap.
+    LogFull = 4,
+    /// The last batch could not be written.
+    LogBroken = 8,
+    /// Nothing can be passed on, and the queue for it is full.
+    Backlog = 16,
+}
+
+impl Bar {
+    const ALL: [Self; 5] =
+        [Self::Closed, Self::DiskFull, Self::LogFull, Self::LogBroken, Self::Backlog];
+
+    fn error(self) -> IngestError {
+        match self {
+            Self::Closed => IngestError::NotReady,
+            Self::DiskFull => IngestError::DiskFull,
+            Self::LogFull => IngestError::LogFull,
+            Self::LogBroken => IngestError::NotDurable,
+            Self::Backlog => IngestError::Backlog,
+        }
+    }
+}
+
+/// Whether events may come in. One byte for all loops, read on every request.
+#[derive(Debug)]
+pub(crate) struct Gate(AtomicU8);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(AtomicU8::new(Bar::Closed as u8))
+    }
+}
 
 impl Gate {
-    pub(crate) fn open(&self) {
-        // Relaxed: the shards' state is handed over through the ring, not through the flag.
-        self.0.store(true, Ordering::Relaxed);
+    /// Takes `bar` away.
+    pub(crate) fn lift(&self, bar: Bar) {
+        // Relaxed: the shards' state is handed over through the ring, not through the gate.
+        self.0.fetch_and(!(bar as u8), Ordering::Relaxed);
     }
 
-    pub(crate) fn close(&self) {
-        // Relaxed: a request that slips through is drained like any other.
-        self.0.store(false, Ordering::Relaxed);
+    /// Puts `bar` up.
+    pub(crate) fn bar(&self, bar: Bar) {
+        // Relaxed: a request that slips through is served like any other.
+        self.0.fetch_or(bar as u8, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        // Relaxed: see `open`.
-        self.0.load(Ordering::Relaxed)
+    /// Whether `bar` is up.
+    pub(crate) fn has(&self, bar: Bar) -> bool {
+        // Relaxed: see `lift`.
+        self.0.load(Ordering::Relaxed) & bar as u8 != 0
+    }
+
+    /// Whether events may come in.
+    ///
+    /// # Errors
+    /// What keeps them out.
+    pub(crate) fn check(&self) -> Result<(), IngestError> {
+        // Relaxed: see `lift`.
+        let bars = self.0.load(Ordering::Relaxed);
+        if bars == 0 {
+            return Ok(());
+        }
+        let first = Bar::ALL.into_iter().find(|bar| bars & *bar as u8 != 0);
+        Err(first.unwrap_or(Bar::Closed).error())
     }
 }
 
@@ -54,6 +108,34 @@ pub enum IngestError {
     /// The log is being replayed, or the engine is shutting down.
     #[error("not ready to accept events")]
     NotReady,
+    /// A disk has less free space than [`DiskConfig`](crate::config::DiskConfig) asks for.
+    #[error("the disk is full")]
+    DiskFull,
+    /// The log is at its cap.
+    #[error("the log is full")]
+    LogFull,
+    /// The log could not be written; the engine tries again by itself.
+    #[error("the log cannot be written")]
+    NotDurable,
+    /// The hot table or the lake takes nothing, and all room for what is accepted is used up.
+    #[error("accepted events cannot be passed on")]
+    Backlog,
+}
+
+impl IngestError {
+    /// Under which reason such a request is counted.
+    #[must_use]
+    pub fn refusal(self) -> Refusal {
+        match self {
+            Self::Full => Refusal::RingFull,
+            Self::TooLarge { .. } => Refusal::TooLarge,
+            Self::NotReady => Refusal::NotReady,
+            Self::DiskFull => Refusal::DiskFull,
+            Self::LogFull => Refusal::LogFull,
+            Self::NotDurable => Refusal::NotDurable,
+            Self::Backlog => Refusal::Backlog,
+        }
+    }
 }
 
 /// A serving loop's way into its shard.
@@ -93,9 +175,7 @@ impl Ingest {
     /// # Errors
     /// See [`IngestError`]; nothing waits.
     pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, IngestError> {
-        if !self.gate.is_open() {
-            return Err(IngestError::NotReady);
-        }
+        self.gate.check()?;
         let bytes = self.producer.try_reserve(len).map_err(|error| match error {
             ReserveError::Full => IngestError::Full,
             ReserveError::TooLarge { len, max } => IngestError::TooLarge { len, max },

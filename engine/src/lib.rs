@@ -36,14 +36,20 @@ pub mod status;
 pub mod verify;
 
 mod error;
+mod problem;
+mod readiness;
 mod roller;
+mod shutdown;
+mod space;
 
 pub use config::Config;
-pub use engine::{Engine, Readiness, RollReport, ShutdownReport};
+pub use engine::{Engine, RollReport};
 pub use error::Error;
 pub use ringlake_log as log;
 
 pub use ingest::{Ingest, IngestError};
+pub use readiness::Readiness;
+pub use shutdown::ShutdownReport;
 pub use verify::{VerifyReport, verify};
 
 /// The result of an engine call.

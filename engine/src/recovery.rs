@@ -7,6 +7,7 @@
 //! - The message ids of what is stored are known before the first event comes. What was numbered
 //!   once is replayed whatever its id: that was decided when it came.
 //! - Replaying again after a crash in the middle gives the same result: the Delta numbers decide.
+//! - When the engine stops it ends at the next frame; the next start begins again.
 //!
 //! **Memory.** One frame at a time, and the flusher's bounded queue.
 
@@ -51,6 +52,7 @@ pub(crate) fn recover_logs(
     let directories = log::shard_directories(&directory.log())?;
     progress.begin_checking(directories.iter().map(|(_, path)| log::bytes_in(path)).sum());
     for (shard, path) in directories {
+        progress.check()?;
         let recovered = log::recover(shard, &path, &directory.quarantine())?;
         let in_table = committed.get(&shard).copied().unwrap_or(0);
         let next_sequence = recovered.last.max(in_table) + 1;
@@ -82,6 +84,7 @@ pub(crate) fn replay(
         // Relaxed, here and below: statistics; this thread is the only writer.
         let before = progress.bytes_done.load(Ordering::Relaxed);
         log::scan::<Error>(&shard_log.directory, &mut |frame| {
+            progress.check()?;
             // Relaxed: statistics.
             progress.bytes_done.fetch_add(frame.bytes(), Ordering::Relaxed);
             progress.tell();
@@ -153,7 +156,7 @@ mod tests {
 
     use super::*;
     use crate::config::DedupConfig;
-    use crate::hot::{Message, logged, queue};
+    use crate::hot::{Message, logged, test_queue};
     use crate::log::{Identity, Log, RealDisk, quarantined_ranges};
     use crate::schema::log_schema;
     use crate::shard::testing::TestDisk;
@@ -179,7 +182,7 @@ mod tests {
         let (progress, committed) = (Progress::default(), BTreeMap::new());
         let logs = recover_logs(&directory, 1, &committed, &progress).unwrap();
         assert_eq!(logs[&0].next_sequence, 5);
-        let (queue, receiving) = queue(1 << 20);
+        let (queue, receiving) = test_queue(1 << 20);
         replay(&logs, &committed, &directory.quarantine(), &queue, &progress, None).unwrap();
         let replayed: Vec<Message> = receiving.messages.try_iter().collect();
         let [Message::Batch(batch)] = replayed.as_slice() else { panic!("{replayed:?}") };
@@ -227,7 +230,7 @@ mod tests {
         let dedup = Arc::new(Dedup::new(&limits, [0; 16], || {}));
         let now = 1_795_000_000_000_000;
         let ids = ids::Reader::new(&dedup, directory.node(), &config, now);
-        let (queue, _receiving) = queue(1 << 20);
+        let (queue, _receiving) = test_queue(1 << 20);
         replay(&logs, &committed, &directory.quarantine(), &queue, &progress, Some(ids)).unwrap();
 
         let keys = ["a", "b", "c"].map(|id| dedup.key("default", id));

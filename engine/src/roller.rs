@@ -8,25 +8,29 @@
 //!
 //! **Roles.** One roller thread is the only committer of the table.
 //!
-//! **Failure.** A roll that fails is tried again with a growing pause, for as long as it takes:
-//! the hot table stays, the next one fills, then requests are refused. Files of a failed try are
-//! removed, at the latest by the next start.
+//! **Failure.** A roll that fails is tried again with a growing pause, for as long as it takes, and
+//! at once when there is room again after there was too little: the hot table stays, the next one
+//! fills, then requests are refused. Files of a failed try are removed, at the latest by the next
+//! start. Once the files are written only the commit is tried again.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use duckdb::Connection;
+use duckdb::{Connection, InterruptHandle};
 
 use crate::error::{Error, chain};
-use crate::hot::{FlusherState, Sealed, ToRoller};
+use crate::hot::{FlusherState, Sealed, Wake};
 use crate::lake::{Checked, Location, NewFile, ShardSequence, Table, write_table};
 use crate::metrics::Operations;
+use crate::problem::Problem;
 use crate::query::Pool;
 use crate::shard::ShardState;
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
+use crate::space::Space;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// A full disk is looked at again this often.
@@ -41,19 +45,61 @@ const PINNED_BYTES_MAX: usize = 64 << 20;
 pub(crate) struct RollerState {
     /// Rows committed since the start of the process.
     pub rolled_rows: AtomicU64,
-    /// Set to give up instead of trying again.
-    pub stop: AtomicBool,
-    problem: Mutex<Option<String>>,
+    /// A table is on its way into the lake. Set by the flusher, taken back by the roller.
+    busy: AtomicBool,
+    /// Set to make it end: no roll is begun or tried again.
+    stop: AtomicBool,
+    /// Why rolls fail, while they do. Written by the roller.
+    pub problem: Problem,
+    interrupt: Interrupt,
+}
+
+/// Breaks off what the roller's connection runs; empty until the roller runs.
+#[derive(Default)]
+struct Interrupt(OnceLock<Arc<InterruptHandle>>);
+
+impl fmt::Debug for Interrupt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Interrupt").finish_non_exhaustive()
+    }
 }
 
 impl RollerState {
-    /// Why rolls fail, while they do.
-    pub(crate) fn problem(&self) -> Option<String> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Whether a table is on its way into the lake.
+    pub(crate) fn is_busy(&self) -> bool {
+        // Acquire: pairs with the Release store in `end`; who sees the roller idle sees the snapshot
+        // that names what it rolled.
+        self.busy.load(Ordering::Acquire)
     }
 
-    fn set_problem(&self, problem: Option<String>) {
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    /// A table goes to the roller. Only the flusher calls it, while the roller is idle.
+    pub(crate) fn begin(&self) {
+        // Relaxed: the channel hands the table over.
+        self.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// The table is in the lake. Only the roller calls it.
+    pub(crate) fn end(&self) {
+        // Release: pairs with the Acquire load in `is_busy`.
+        self.busy.store(false, Ordering::Release);
+    }
+
+    /// Makes the roller end after the statement that it runs.
+    pub(crate) fn stop(&self) {
+        // Relaxed: nothing is handed over with it.
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Breaks off the statement that the roller runs, if it runs one.
+    pub(crate) fn interrupt(&self) {
+        if let Some(handle) = self.interrupt.0.get() {
+            handle.interrupt();
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        // Relaxed: see `stop`.
+        self.stop.load(Ordering::Relaxed)
     }
 }
 
@@ -64,7 +110,10 @@ pub(crate) struct Roller {
     pub location: Location,
     pub table: Table,
     pub node: String,
-    pub rolls: Receiver<ToRoller>,
+    pub rolls: Receiver<Sealed>,
+    /// Used when a roll is done: the next one may begin.
+    pub wake: Wake,
+    pub space: Arc<Space>,
     pub snapshots: Arc<Snapshots>,
     pub shards: Arc<[Arc<ShardState>]>,
     pub flusher: Arc<FlusherState>,
@@ -90,46 +139,63 @@ pub(crate) struct Rolled {
 impl Roller {
     /// Runs until the flusher is gone or it is told to stop.
     pub(crate) fn run(mut self) {
-        while let Ok(message) = self.rolls.recv() {
-            match message {
-                ToRoller::Roll(sealed) => {
-                    if !self.roll_until_done(sealed) {
-                        return;
-                    }
-                }
-                ToRoller::Marker(marker) => marker.answer(Ok(())),
+        self.state.interrupt.0.get_or_init(|| self.connection.interrupt_handle());
+        while let Ok(sealed) = self.rolls.recv() {
+            if !self.roll_until_done(&sealed) {
+                return;
             }
+            sealed.markers.iter().for_each(|marker| marker.answer());
+            // Unless a reader holds it, the flusher drops the table when it is woken.
+            drop(sealed);
+            self.state.end();
+            self.wake.wake();
         }
     }
 
     /// False when it was told to give up.
-    fn roll_until_done(&mut self, sealed: Sealed) -> bool {
+    fn roll_until_done(&mut self, sealed: &Sealed) -> bool {
         let mut pause = FIRST_PAUSE;
         let mut files = None;
         loop {
+            if self.state.is_stopped() {
+                return false;
+            }
             let began = Instant::now();
-            match self.roll(&sealed, &mut files) {
+            match self.roll(sealed, &mut files) {
                 Ok(()) => {
                     self.operations.roll.observe(began.elapsed());
-                    self.state.set_problem(None);
+                    if self.state.problem.clear() {
+                        tracing::info!("rolls go through again");
+                    }
                     return true;
                 }
+                // The log brings the rows back.
+                Err(_) if self.state.is_stopped() => return false,
                 Err(error) => {
                     let problem = chain(&error);
-                    tracing::error!(table = %sealed.table.name, %problem, "a roll failed; the hot table stays and it is tried again");
-                    self.state.set_problem(Some(problem));
+                    if self.state.problem.set(problem.clone()) {
+                        tracing::error!(table = %sealed.table.name, %problem, "a roll failed; the hot table stays and it is tried again");
+                    }
                 }
             }
-            let until = Instant::now() + pause;
-            while Instant::now() < until {
-                // Acquire: pairs with the Release store in `Engine::shutdown`.
-                if self.state.stop.load(Ordering::Acquire) {
-                    return false;
-                }
-                std::thread::sleep(FIRST_PAUSE);
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = if self.wait(pause) { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
         }
+    }
+
+    /// Waits for `pause`, or until the engine stops, or until there is room again. True for the
+    /// last.
+    fn wait(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        let was_short = self.space.is_short();
+        while Instant::now() < until && !self.state.is_stopped() {
+            std::thread::sleep(FIRST_PAUSE);
+            // The shards may all be waiting for this roll: nobody else would look then.
+            self.space.look_if_due();
+            if was_short && !self.space.is_short() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Does what is still missing of the roll; `files` are those that an earlier try has written.

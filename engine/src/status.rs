@@ -8,6 +8,7 @@ use crate::accounting::Accounting;
 use crate::engine::Shared;
 use crate::recovery::RecoveryStatus;
 use crate::recovery::ids::now_micros;
+use crate::space::Room;
 
 /// The engine's numbers at one moment.
 #[derive(Debug, Clone, Serialize)]
@@ -20,6 +21,8 @@ pub struct Status {
     pub log_bytes: u64,
     /// Hot tables.
     pub hot: HotStatus,
+    /// Room for log and table.
+    pub space: SpaceStatus,
     /// The Delta table.
     pub lake: LakeStatus,
     /// The known message ids; absent when they are not looked at.
@@ -62,6 +65,35 @@ pub struct HotStatus {
     pub tables: usize,
     /// Rows not yet in the lake.
     pub rows: usize,
+    /// Bytes of durable batches that wait for the flusher.
+    pub queue_bytes: usize,
+}
+
+/// Room for what is accepted, as it was found last, and the limits at which events are refused.
+#[derive(Debug, Clone, Serialize)]
+pub struct SpaceStatus {
+    /// Where the log is.
+    pub log: PlaceStatus,
+    /// Where the table is.
+    pub lake: PlaceStatus,
+    /// Size of all logs together at which events are refused.
+    pub log_max_bytes: u64,
+}
+
+/// One file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PlaceStatus {
+    /// Its free bytes; absent when they cannot be seen.
+    pub free_bytes: Option<u64>,
+    /// Below this many events are refused.
+    pub free_min_bytes: u64,
+}
+
+impl From<Room> for PlaceStatus {
+    fn from(room: Room) -> Self {
+        let free_bytes = Some(room.free).filter(|free| *free != u64::MAX);
+        Self { free_bytes, free_min_bytes: room.floor }
+    }
 }
 
 /// The Delta table's numbers.
@@ -134,6 +166,7 @@ impl Status {
             })
             .collect();
         let snapshot = shared.snapshots.load();
+        let [log, lake] = shared.space.rooms().map(PlaceStatus::from);
         let dedup = shared.dedup.as_ref().map(|dedup| {
             let look = dedup.look(now_micros());
             let held = shared.shards.iter().map(|shard| &shard.held_requests);
@@ -151,7 +184,9 @@ impl Status {
             hot: HotStatus {
                 tables: snapshot.hot.len(),
                 rows: shared.flusher.hot_rows.load(Ordering::Relaxed),
+                queue_bytes: shared.queue.waiting().bytes,
             },
+            space: SpaceStatus { log, lake, log_max_bytes: shared.space.log_max_bytes() },
             lake: LakeStatus {
                 location: shared.location.url().to_string(),
                 version: snapshot.version,

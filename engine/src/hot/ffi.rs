@@ -24,8 +24,20 @@ const CHUNK_ROWS: usize = 2_048;
 
 /// Why DuckDB refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(pub String);
+#[error("{reason}")]
+pub struct Refused {
+    /// In DuckDB's words.
+    pub reason: String,
+    /// It has no memory left, or no room to spill to: the same may go through later.
+    pub is_lack: bool,
+}
+
+impl Refused {
+    /// Something that is as wrong the next time.
+    fn for_good(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_lack: false }
+    }
+}
 
 /// An open in-memory database. It closes when this and every connection to it are gone.
 #[derive(Debug)]
@@ -57,7 +69,7 @@ impl RawDatabase {
             let state =
                 unsafe { ffi::duckdb_set_config(config, c_name.as_ptr(), c_value.as_ptr()) };
             if state != ffi::DuckDBSuccess {
-                return Err(Refused(format!("the setting {name} = {value} is refused")));
+                return Err(Refused::for_good(format!("the setting {name} = {value} is refused")));
             }
         }
         let mut database = ptr::null_mut();
@@ -70,7 +82,7 @@ impl RawDatabase {
         if state == ffi::DuckDBSuccess {
             return Ok(Self { database });
         }
-        let refused = Refused(text(error));
+        let refused = Refused::for_good(text(error));
         // SAFETY: DuckDB allocated the message (or left null, which is allowed) and gave it to us.
         unsafe { ffi::duckdb_free(error.cast()) };
         Err(refused)
@@ -111,7 +123,7 @@ impl ChunkAppender {
         // SAFETY: the database is open and `connection` is a place for one handle.
         let state = unsafe { ffi::duckdb_connect(database.database, &raw mut connection) };
         if state != ffi::DuckDBSuccess {
-            return Err(Refused("no connection can be made".into()));
+            return Err(Refused::for_good("no connection can be made"));
         }
         // From here on the drop of `appender` frees what is made.
         let mut appender = Self {
@@ -125,8 +137,8 @@ impl ChunkAppender {
     }
 
     fn convert(&self, schema: &Schema) -> Result<ffi::duckdb_arrow_converted_schema, Refused> {
-        let mut exported =
-            FFI_ArrowSchema::try_from(schema).map_err(|error| Refused(error.to_string()))?;
+        let mut exported = FFI_ArrowSchema::try_from(schema)
+            .map_err(|error| Refused::for_good(error.to_string()))?;
         let mut types = ptr::null_mut();
         // SAFETY: the connection is live, `exported` is an Arrow schema in the C layout that both
         // sides share and outlives the call (DuckDB reads it and leaves its release to us).
@@ -144,7 +156,7 @@ impl ChunkAppender {
     /// Appends `rows` to `table`, all or none.
     pub(super) fn append(&mut self, table: &str, rows: &[RecordBatch]) -> Result<(), Refused> {
         if rows.iter().any(|batch| batch.schema_ref() != &self.schema) {
-            return Err(Refused("the batch has another schema than the appender".into()));
+            return Err(Refused::for_good("the batch has another schema than the appender"));
         }
         let table = c_string(table)?;
         let mut appender = ptr::null_mut();
@@ -231,20 +243,27 @@ fn check(mut error: ffi::duckdb_error_data) -> Result<(), Refused> {
         return Ok(());
     }
     // SAFETY: `error` is live; the message belongs to it and is copied before it is destroyed.
-    let message = text(unsafe { ffi::duckdb_error_data_message(error) });
+    let reason = text(unsafe { ffi::duckdb_error_data_message(error) });
+    // SAFETY: as above.
+    let kind = unsafe { ffi::duckdb_error_data_error_type(error) };
     // SAFETY: as above, destroyed once.
     unsafe { ffi::duckdb_destroy_error_data(&raw mut error) };
-    Err(Refused(message))
+    // The only files that appends to tables in memory write are those they spill to.
+    let is_lack = matches!(
+        kind,
+        ffi::duckdb_error_type_DUCKDB_ERROR_OUT_OF_MEMORY | ffi::duckdb_error_type_DUCKDB_ERROR_IO
+    );
+    Err(Refused { reason, is_lack })
 }
 
 fn appender_error(appender: ffi::duckdb_appender) -> Result<(), Refused> {
     // SAFETY: the appender is live or null, for which the call gives an error as well.
     let error = unsafe { ffi::duckdb_appender_error_data(appender) };
-    check(error).and(Err(Refused("the append failed for no stated reason".into())))
+    check(error).and(Err(Refused::for_good("the append failed for no stated reason")))
 }
 
 fn c_string(text: &str) -> Result<CString, Refused> {
-    CString::new(text).map_err(|_| Refused(format!("{text:?} holds a zero byte")))
+    CString::new(text).map_err(|_| Refused::for_good(format!("{text:?} holds a zero byte")))
 }
 
 fn text(pointer: *const c_char) -> String {

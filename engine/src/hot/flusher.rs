@@ -1,30 +1,32 @@
 //! The flusher thread.
+//!
+//! **Limits.** A table is sealed when the roller takes it, not before: one table is being rolled,
+//! one is open. An open table that has reached its limit waits for the roller, the queue fills, and
+//! events are refused. A table that is only old, or whose roll somebody wants, goes on taking rows
+//! while it waits.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
+use super::pass::Passing;
 use super::queue::{Budget, Goal, Marker};
-use super::{HotAppender, LogBatch, Message, rows_of};
+use super::{LogBatch, Message};
 use crate::config::HotConfig;
-use crate::error::{Error, chain};
-use crate::log::{Quarantined, set_aside};
 use crate::metrics::Operations;
-use crate::quarantine;
+use crate::problem::Problem;
+use crate::roller::RollerState;
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
+use crate::space::Space;
 
-/// How often an append is tried before its batch is set aside.
-const APPEND_ATTEMPTS: u32 = 5;
-/// The pause after the first failed attempt; it doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The pause between attempts while DuckDB has no memory left.
-const MEMORY_PAUSE: Duration = Duration::from_secs(1);
 /// Most rows that one flush may carry: DuckDB's appender commits on its own at 204,800.
 const FLUSH_ROWS_MAX: usize = 204_799;
+/// How often a flusher that waits for the roller looks whether the engine stops.
+const STOP_LOOK: Duration = Duration::from_millis(50);
+/// A roll that somebody waits for and that could not begin is tried again this soon.
+const CALLERS_LOOK: Duration = Duration::from_secs(1);
 
 /// A hot table that takes no more rows.
 #[derive(Debug)]
@@ -35,14 +37,8 @@ pub(crate) struct Sealed {
     pub bytes: usize,
     /// The highest number of each shard that is in it or in an earlier table.
     pub sequences: Vec<(u32, i64)>,
-}
-
-/// What comes to the roller.
-#[derive(Debug)]
-pub(crate) enum ToRoller {
-    Roll(Sealed),
-    /// Answer once everything before it is committed.
-    Marker(Arc<Marker>),
+    /// To be answered once it is committed.
+    pub markers: Vec<Arc<Marker>>,
 }
 
 /// What others may know about the flusher.
@@ -54,34 +50,42 @@ pub(crate) struct FlusherState {
     pub quarantined_batches: AtomicU64,
     /// Rows in them.
     pub quarantined_rows: AtomicU64,
-    problem: Mutex<Option<String>>,
+    /// The open table is full and waits for the roller: nothing more becomes visible. Written by
+    /// the flusher.
+    pub waits_for_roller: AtomicBool,
+    /// Set to make it end: what is not in a table yet is in the log.
+    pub stop: AtomicBool,
+    /// Why appends fail, while they do. Written by the flusher.
+    pub problem: Problem,
 }
 
-impl FlusherState {
-    /// Why appends fail, while they do.
-    pub(crate) fn problem(&self) -> Option<String> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+/// The engine stops; what was at hand stays in the log.
+#[derive(Debug)]
+pub(super) struct Stopped;
 
-    fn set_problem(&self, problem: Option<String>) {
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+impl FlusherState {
+    /// # Errors
+    /// When the flusher is to end.
+    pub(super) fn check(&self) -> Result<(), Stopped> {
+        // Relaxed: nothing is handed over with it.
+        if self.stop.load(Ordering::Relaxed) { Err(Stopped) } else { Ok(()) }
     }
 }
 
 /// The flusher thread's belongings.
 #[derive(Debug)]
 pub(crate) struct Flusher {
-    pub appender: HotAppender,
-    pub node: String,
+    pub passing: Passing,
     pub config: HotConfig,
     pub messages: Receiver<Message>,
     pub wakes: Receiver<()>,
     pub budget: Arc<Budget>,
-    pub roller: Sender<ToRoller>,
+    pub roller: Sender<Sealed>,
+    pub rolling: Arc<RollerState>,
+    pub space: Arc<Space>,
     pub snapshots: Arc<Snapshots>,
     pub unused: Receiver<String>,
     pub unused_sender: Sender<String>,
-    pub quarantine: PathBuf,
     pub operations: Arc<Operations>,
     pub state: Arc<FlusherState>,
 }
@@ -94,6 +98,17 @@ struct Open {
     rows: usize,
     bytes: usize,
     first_row: Option<Instant>,
+}
+
+/// What the flusher is at.
+#[derive(Debug)]
+struct Work {
+    open: Open,
+    /// The highest number of each shard that has been passed.
+    sequences: Vec<(u32, i64)>,
+    pending: Pending,
+    /// Callers that want everything before them in the table.
+    rolls: Vec<Arc<Marker>>,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +124,24 @@ impl Pending {
         self.bytes += batch.bytes;
         self.batches.push(batch);
     }
+
+    /// As many whole batches as one flush may carry.
+    fn take(&mut self, flush_rows: usize) -> Vec<LogBatch> {
+        let mut rows = 0;
+        let mut count = 0;
+        for batch in &self.batches {
+            let next = batch.batch.num_rows();
+            if count > 0 && (rows >= flush_rows || rows + next > FLUSH_ROWS_MAX) {
+                break;
+            }
+            rows += next;
+            count += 1;
+        }
+        let taken: Vec<LogBatch> = self.batches.drain(..count).collect();
+        self.rows -= rows;
+        self.bytes -= taken.iter().map(|batch| batch.bytes).sum::<usize>();
+        taken
+    }
 }
 
 /// How much came.
@@ -118,213 +151,143 @@ enum Received {
     Everything,
     /// Enough for a flush; more may wait.
     AFlush,
-    /// The message that ends the thread.
-    Stop,
 }
 
 impl Flusher {
-    /// Runs until a stop message. `first` is the table that the first snapshot already names, and
-    /// `sequences` how far the lake holds each shard.
-    pub(crate) fn run(mut self, first: Arc<HotTable>, mut sequences: Vec<(u32, i64)>) {
-        let mut open = Open { number: 1, table: first, rows: 0, bytes: 0, first_row: None };
-        let mut pending = Pending::default();
+    /// Runs until it is told to stop, or nobody can send anything any more. `first` is the table
+    /// that the first snapshot already names, and `sequences` how far the lake holds each shard.
+    pub(crate) fn run(mut self, first: Arc<HotTable>, sequences: Vec<(u32, i64)>) {
+        let open = Open { number: 1, table: first, rows: 0, bytes: 0, first_row: None };
+        let (pending, rolls) = (Pending::default(), Vec::new());
+        let mut work = Work { open, sequences, pending, rolls };
         // A table must not grow old unseen where flushes are configured to be rare.
         let turn = self.config.flush_interval.min(self.config.roll_age);
         loop {
             // Nobody wakes this thread for a batch: one that waits is seen at the next turn, and
             // a shard saves a system call and this core two context switches a sync.
-            let _ = self.wakes.recv_timeout(turn);
-            loop {
-                let received = self.receive(&mut pending, &mut open, &mut sequences);
-                if received == Received::Stop {
-                    return;
-                }
-                self.flush_all(&mut pending, &mut open, &mut sequences);
-                if received == Received::Everything {
-                    break;
-                }
+            let wait = if work.rolls.is_empty() { turn } else { turn.min(CALLERS_LOOK) };
+            let _ = self.wakes.recv_timeout(wait);
+            if self.take_turn(&mut work).is_err() {
+                return;
             }
+        }
+    }
+
+    /// Takes and passes everything that waits.
+    fn take_turn(&mut self, work: &mut Work) -> Result<(), Stopped> {
+        loop {
+            self.state.check()?;
+            let received = self.receive(work)?;
+            self.flush_all(work)?;
             while let Ok(name) = self.unused.try_recv() {
                 self.drop_table(&name);
             }
-            if open.first_row.is_some_and(|since| since.elapsed() >= self.config.roll_age) {
-                self.seal(&mut open, &sequences);
+            self.roll_if_due(work);
+            if received == Received::Everything {
+                return Ok(());
             }
         }
     }
 
     /// Takes what waits, as much as one flush may carry.
-    fn receive(
-        &mut self,
-        pending: &mut Pending,
-        open: &mut Open,
-        sequences: &mut Vec<(u32, i64)>,
-    ) -> Received {
-        while pending.rows < self.config.flush_rows && pending.bytes < self.config.queue_bytes / 2 {
+    fn receive(&mut self, work: &mut Work) -> Result<Received, Stopped> {
+        while work.pending.rows < self.config.flush_rows
+            && work.pending.bytes < self.config.queue_bytes / 2
+        {
             match self.messages.try_recv() {
-                Ok(Message::Batch(batch)) => pending.push(batch),
+                Ok(Message::Batch(batch)) => work.pending.push(batch),
                 Ok(Message::Marker(marker)) => {
                     if marker.arrive() {
-                        self.flush_all(pending, open, sequences);
-                        self.reach(&marker, open, sequences);
+                        self.flush_all(work)?;
+                        self.reach(marker, work);
                     }
                 }
-                Ok(Message::Stop) | Err(TryRecvError::Disconnected) => return Received::Stop,
-                Err(TryRecvError::Empty) => return Received::Everything,
+                Err(TryRecvError::Empty) => return Ok(Received::Everything),
+                Err(TryRecvError::Disconnected) => return Err(Stopped),
             }
         }
-        Received::AFlush
+        Ok(Received::AFlush)
     }
 
-    /// Appends everything that waits.
-    fn flush_all(
-        &mut self,
-        pending: &mut Pending,
-        open: &mut Open,
-        sequences: &mut Vec<(u32, i64)>,
-    ) {
-        while pending.rows > 0 {
-            self.flush(pending, open, sequences);
-        }
-    }
-
-    /// Appends whole batches, as many as one flush may carry.
-    fn flush(&mut self, pending: &mut Pending, open: &mut Open, sequences: &mut Vec<(u32, i64)>) {
-        let mut taken = 0;
-        let mut count = 0;
-        for batch in &pending.batches {
-            let next = batch.batch.num_rows();
-            if count > 0 && (taken >= self.config.flush_rows || taken + next > FLUSH_ROWS_MAX) {
-                break;
+    /// Passes everything that waits.
+    fn flush_all(&mut self, work: &mut Work) -> Result<(), Stopped> {
+        while work.pending.rows > 0 {
+            self.state.check()?;
+            self.flush(work)?;
+            let full = work.open.rows >= self.config.roll_rows
+                || work.open.bytes >= self.config.roll_bytes;
+            if full {
+                self.wait_for_roller()?;
+                self.seal(work);
             }
-            taken += next;
-            count += 1;
         }
-        let batches: Vec<LogBatch> = pending.batches.drain(..count).collect();
-        pending.rows -= taken;
+        Ok(())
+    }
+
+    /// Passes whole batches, as many as one flush may carry.
+    fn flush(&mut self, work: &mut Work) -> Result<(), Stopped> {
+        let batches = work.pending.take(self.config.flush_rows);
         let began = Instant::now();
-        self.append(&batches, open);
+        let rows = self.passing.pass(&batches, &work.open.table.name)?;
         self.operations.flush.observe(began.elapsed());
-        for batch in &batches {
-            match sequences.iter_mut().find(|(shard, _)| *shard == batch.shard) {
-                Some((_, last)) => *last = batch.last(),
-                None => sequences.push((batch.shard, batch.last())),
-            }
-        }
-        let bytes: usize = batches.iter().map(|batch| batch.bytes).sum();
-        pending.bytes -= bytes;
-        open.bytes += bytes;
-        open.first_row.get_or_insert(began);
-        drop(batches);
-        self.budget.release(bytes);
-        if open.rows >= self.config.roll_rows || open.bytes >= self.config.roll_bytes {
-            self.seal(open, sequences);
-        }
-    }
-
-    /// Appends `batches` in one flush, or each on its own, or sets aside what cannot be appended.
-    fn append(&mut self, batches: &[LogBatch], open: &mut Open) {
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1..=APPEND_ATTEMPTS {
-            match self.try_append(batches, &open.table.name) {
-                Ok(rows) => {
-                    open.rows += rows;
-                    // Relaxed: statistics.
-                    self.state.hot_rows.fetch_add(rows, Ordering::Relaxed);
-                    self.state.set_problem(None);
-                    return;
-                }
-                Err(problem) => {
-                    tracing::warn!(attempt, %problem, "an append to the hot table failed");
-                    let memory = problem.contains("Out of Memory");
-                    self.state.set_problem(Some(problem.clone()));
-                    if memory && self.wait_for_memory(batches, open) {
-                        return;
-                    }
-                    if attempt == APPEND_ATTEMPTS {
-                        self.split_or_set_aside(batches, &problem, open);
-                        return;
-                    }
-                    std::thread::sleep(pause);
-                    pause *= 2;
-                }
-            }
-        }
-    }
-
-    fn try_append(&mut self, batches: &[LogBatch], table: &str) -> Result<usize, String> {
-        let rows = rows_of(&self.node, batches).map_err(|error| chain(&error))?;
-        self.appender.append(table, &rows).map_err(|error| chain(&error))?;
-        Ok(rows.iter().map(RecordBatch::num_rows).sum())
-    }
-
-    /// Memory comes back as queries end and rolls finish. True once the append went through,
-    /// false when something else is wrong.
-    fn wait_for_memory(&mut self, batches: &[LogBatch], open: &mut Open) -> bool {
-        loop {
-            std::thread::sleep(MEMORY_PAUSE);
-            match self.try_append(batches, &open.table.name) {
-                Ok(rows) => {
-                    open.rows += rows;
-                    // Relaxed: statistics.
-                    self.state.hot_rows.fetch_add(rows, Ordering::Relaxed);
-                    self.state.set_problem(None);
-                    return true;
-                }
-                Err(problem) if problem.contains("Out of Memory") => {
-                    tracing::warn!(%problem, "the hot table waits for memory");
-                }
-                Err(_) => return false,
-            }
-        }
-    }
-
-    fn split_or_set_aside(&mut self, batches: &[LogBatch], problem: &str, open: &mut Open) {
-        match batches {
-            [] => {}
-            [batch] => self.set_aside(batch, problem),
-            // One bad batch must not take its neighbours with it.
-            many => {
-                for batch in many {
-                    self.append(std::slice::from_ref(batch), open);
-                }
-            }
-        }
-    }
-
-    /// Keeps trying until the quarantine file is synced: only then is the batch passed.
-    fn set_aside(&self, batch: &LogBatch, problem: &str) {
-        let report = Quarantined {
-            shard: batch.shard,
-            sequences: Some((batch.first, batch.last())),
-            origin: "an append to the hot table".into(),
-            reason: problem.into(),
-            bytes: batch.bytes as u64,
-        };
-        let (first, last) = (batch.first, batch.last());
-        let name = format!("batch-{}-{first}-{last}.{}", batch.shard, quarantine::EXTENSION);
-        loop {
-            let written = quarantine::encode(&self.node, batch, problem)
-                .and_then(|bytes| Ok(set_aside(&self.quarantine, &name, &bytes, &report)?));
-            match written {
-                Ok(()) => break,
-                Err(error) => {
-                    tracing::error!(error = %chain(&error), "a batch cannot be set aside; trying again");
-                    std::thread::sleep(MEMORY_PAUSE);
-                }
-            }
-        }
         // Relaxed: statistics.
-        self.state.quarantined_batches.fetch_add(1, Ordering::Relaxed);
-        self.state.quarantined_rows.fetch_add(batch.batch.num_rows() as u64, Ordering::Relaxed);
+        self.state.hot_rows.fetch_add(rows, Ordering::Relaxed);
+        for batch in &batches {
+            match work.sequences.iter_mut().find(|(shard, _)| *shard == batch.shard) {
+                Some((_, last)) => *last = batch.last(),
+                None => work.sequences.push((batch.shard, batch.last())),
+            }
+        }
+        let open = &mut work.open;
+        open.rows += rows;
+        open.bytes += batches.iter().map(|batch| batch.bytes).sum::<usize>();
+        open.first_row.get_or_insert(began);
+        self.budget.release(&batches);
+        Ok(())
     }
 
-    /// Hands the open table to the roller and opens the next one.
-    fn seal(&mut self, open: &mut Open, sequences: &[(u32, i64)]) {
+    /// Backpressure: nothing is taken from the queue until the table before has been rolled.
+    fn wait_for_roller(&self) -> Result<(), Stopped> {
+        while self.rolling.is_busy() {
+            self.state.check()?;
+            // Relaxed: statistics.
+            self.state.waits_for_roller.store(true, Ordering::Relaxed);
+            // The roller wakes us. What else may wake us is looked at afterwards anyway.
+            let _ = self.wakes.recv_timeout(STOP_LOOK);
+        }
+        // Relaxed: as above.
+        self.state.waits_for_roller.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Rolls a table that is old, or that somebody wants rolled, or whose log takes up room that
+    /// is lacking.
+    fn roll_if_due(&mut self, work: &mut Work) {
+        let age = work.open.first_row.map(|since| since.elapsed());
+        let old = age.is_some_and(|age| age >= self.config.roll_age);
+        let short = age.is_some() && self.space.is_short();
+        if !old && !short && work.rolls.is_empty() {
+            return;
+        }
+        if self.rolling.is_busy() {
+            return;
+        }
+        if age.is_some() {
+            self.seal(work);
+        } else {
+            work.rolls.drain(..).for_each(|marker| marker.answer());
+        }
+    }
+
+    /// Hands the open table to the roller, which is idle, and opens the next one.
+    fn seal(&mut self, work: &mut Work) {
+        let open = &mut work.open;
         let number = open.number + 1;
         let name = format!("hot_{number}");
-        if let Err(error) = self.appender.create(&name) {
-            tracing::error!(%error, "cannot open a new hot table; the old one grows");
+        if let Err(error) = self.passing.appender.create(&name) {
+            if self.state.problem.set(format!("cannot open a new hot table: {error}")) {
+                tracing::error!(%error, "cannot open a new hot table; the old one grows");
+            }
             // Look again after another round of the age limit.
             open.first_row = Some(Instant::now());
             return;
@@ -335,35 +298,33 @@ impl Flusher {
             hot.push(Arc::clone(&table));
             Snapshot { version: old.version, files: Arc::clone(&old.files), hot }
         });
-        let full =
-            std::mem::replace(open, Open { number, table, rows: 0, bytes: 0, first_row: None });
+        let next = Open { number, table, rows: 0, bytes: 0, first_row: None };
+        let full = std::mem::replace(open, next);
         let sealed = Sealed {
             table: full.table,
             rows: full.rows,
             bytes: full.bytes,
-            sequences: sequences.to_vec(),
+            sequences: work.sequences.clone(),
+            markers: std::mem::take(&mut work.rolls),
         };
-        // Waits while the roller is busy. It ends before the flusher only at shutdown, and then
-        // the log brings these rows back.
-        let _ = self.roller.send(ToRoller::Roll(sealed));
+        self.rolling.begin();
+        // The roller ends before the flusher only at shutdown, and then the log brings these rows
+        // back. Markers that are dropped with them tell their callers.
+        let _ = self.roller.send(sealed);
     }
 
-    fn reach(&mut self, marker: &Arc<Marker>, open: &mut Open, sequences: &[(u32, i64)]) {
+    fn reach(&mut self, marker: Arc<Marker>, work: &mut Work) {
         match marker.goal {
-            Goal::Visible => marker.answer(Ok(())),
+            Goal::Visible => marker.answer(),
             Goal::Rolled => {
-                if open.first_row.is_some() {
-                    self.seal(open, sequences);
-                }
-                if self.roller.send(ToRoller::Marker(Arc::clone(marker))).is_err() {
-                    marker.answer(Err(Error::Closed));
-                }
+                work.rolls.push(marker);
+                self.roll_if_due(work);
             }
         }
     }
 
     fn drop_table(&self, name: &str) {
-        if let Err(error) = self.appender.drop_table(name) {
+        if let Err(error) = self.passing.appender.drop_table(name) {
             tracing::warn!(name, %error, "a rolled hot table cannot be dropped");
         }
     }

@@ -11,7 +11,11 @@
 //!
 //! **Roles.** One flusher thread owns the only DuckDB connection that writes hot tables: it
 //! creates, appends and drops them. It never waits for a reader. It does wait for the roller when
-//! one sealed table is being rolled and the next one is full.
+//! one table is being rolled and the next one is full.
+//!
+//! **Memory.** When nothing can be passed on there are, at most: a table that is being rolled, an
+//! open table at its limit, the queue at its own, and what the rings held when the queue filled.
+//! Everything else is refused.
 //!
 //! **Failure.** A failed append is tried again with a growing pause; after five attempts the
 //! batch is set aside as an Arrow file in `quarantine/` ([`quarantine`](crate::quarantine)), unless memory is what is lacking: then
@@ -22,16 +26,18 @@ mod database;
 #[expect(unsafe_code, reason = "calls DuckDB's C interface")]
 mod ffi;
 mod flusher;
+mod pass;
 mod queue;
 
 pub use append::{HotAppender, rows_of};
 pub use database::Database;
 pub use ffi::Refused;
-pub(crate) use flusher::{Flusher, FlusherState, Sealed, ToRoller};
+pub(crate) use flusher::{Flusher, FlusherState, Sealed};
+pub(crate) use pass::Passing;
 pub use queue::LogBatch;
-pub(crate) use queue::{Goal, Marker, Message, Queue, Receiving, queue};
+pub(crate) use queue::{Goal, Marker, Message, Overflow, Queue, Receiving, Wake, queue};
 
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use tests::logged;
+pub(crate) use tests::{logged, test_queue};

@@ -1,20 +1,27 @@
 //! The bounded queue from the shards to the flusher.
 //!
-//! **Limits.** [`MESSAGES_MAX`] messages and a configured number of bytes; a sender waits above
-//! either. One batch always fits an empty queue, whatever its size.
+//! **Limits.** [`BATCHES_MAX`] batches and a configured number of bytes, counted until they have
+//! been passed. One batch always fits an empty queue, whatever its size. Recovery waits above
+//! either. A shard waits as well while the flusher works; when the flusher or the roller says that
+//! it cannot go on, the queue closes the gate for new events instead and takes what the rings still
+//! hold, so that every request in them gets its answer. So the queue and all rings together are the
+//! bound of what waits in memory. At half of either limit the gate opens again.
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use crate::error::Error;
+use crate::ingest::{Bar, Gate};
 
-/// Messages that may wait. Single-event requests make batches of a few rows, some thousand a
+/// Batches that may wait. Single-event requests make batches of a few rows, some thousand a
 /// second; the flusher looks several times a second, and a flush takes up to 100 ms.
-const MESSAGES_MAX: usize = 4_096;
+const BATCHES_MAX: usize = 4_096;
+/// A shard waits this long for room before it asks whether there will be any.
+const STUCK_AFTER: Duration = Duration::from_millis(100);
 
 /// A durable batch of one shard.
 #[derive(Debug, Clone)]
@@ -54,12 +61,12 @@ pub(crate) enum Goal {
 pub(crate) struct Marker {
     pub goal: Goal,
     awaited: AtomicUsize,
-    reply: Sender<Result<(), Error>>,
+    reply: Sender<()>,
 }
 
 impl Marker {
     /// A marker to send to `shards` shards, and where its answer comes.
-    pub(crate) fn new(goal: Goal, shards: usize) -> (Arc<Self>, Receiver<Result<(), Error>>) {
+    pub(crate) fn new(goal: Goal, shards: usize) -> (Arc<Self>, Receiver<()>) {
         let (reply, answer) = bounded(1);
         (Arc::new(Self { goal, awaited: AtomicUsize::new(shards), reply }), answer)
     }
@@ -70,9 +77,9 @@ impl Marker {
         self.awaited.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
-    /// Answers the caller, if it still waits.
-    pub(crate) fn answer(&self, outcome: Result<(), Error>) {
-        let _ = self.reply.try_send(outcome);
+    /// Tells the caller, if it still waits, that it has come that far.
+    pub(crate) fn answer(&self) {
+        let _ = self.reply.try_send(());
     }
 }
 
@@ -81,16 +88,27 @@ impl Marker {
 pub(crate) enum Message {
     Batch(LogBatch),
     Marker(Arc<Marker>),
-    /// End after what came before; flush nothing more.
-    Stop,
 }
 
 /// The sending side; clones share the bounds.
 #[derive(Debug, Clone)]
 pub(crate) struct Queue {
+    /// Bounded by the budget: a channel's own bound could not be lifted.
     sender: Sender<Message>,
-    wakes: Sender<()>,
+    wake: Wake,
     budget: Arc<Budget>,
+}
+
+/// Makes the flusher look. Unlike a [`Queue`] it does not keep the flusher waiting for more.
+#[derive(Debug, Clone)]
+pub(crate) struct Wake(Sender<()>);
+
+impl Wake {
+    /// Makes the flusher look now.
+    pub(crate) fn wake(&self) {
+        // Full means that a wake is on its way already.
+        let _ = self.0.try_send(());
+    }
 }
 
 /// The flusher's side.
@@ -102,28 +120,53 @@ pub(crate) struct Receiving {
     pub budget: Arc<Budget>,
 }
 
+/// What a full queue does to the gate.
+pub(crate) struct Overflow {
+    /// Closed when the queue is full and nothing leaves it.
+    pub gate: Arc<Gate>,
+    /// Whether something behind the queue says that it cannot go on.
+    pub stuck: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Overflow {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Overflow").field("gate", &self.gate).finish_non_exhaustive()
+    }
+}
+
 /// A queue that holds at most `bytes_max` bytes of batches.
-pub(crate) fn queue(bytes_max: usize) -> (Queue, Receiving) {
-    let (sender, messages) = bounded(MESSAGES_MAX);
+pub(crate) fn queue(bytes_max: usize, overflow: Overflow) -> (Queue, Receiving) {
+    let (sender, messages) = unbounded();
     // One is enough: a flusher that has been woken looks at everything.
     let (wake, wakes) = bounded(1);
-    let budget = Arc::new(Budget {
-        bytes_max,
-        used: Mutex::new(Used { bytes: 0, lifted: false }),
-        freed: Condvar::new(),
-    });
-    let queue = Queue { sender, wakes: wake, budget: Arc::clone(&budget) };
+    let budget =
+        Arc::new(Budget { bytes_max, used: Mutex::default(), freed: Condvar::new(), overflow });
+    let queue = Queue { sender, wake: Wake(wake), budget: Arc::clone(&budget) };
     (queue, Receiving { messages, wakes, budget })
 }
 
 impl Queue {
-    /// Sends a batch; waits while the queue is full. The flusher looks by itself in time; it is
-    /// woken only when much waits. A flusher that is gone takes nothing: the batch is in the log,
-    /// and the next start brings it back.
+    /// Sends a batch that was accepted before this start; waits while the queue is full.
     pub(crate) fn send(&self, batch: LogBatch) {
-        let used = self.budget.take(batch.bytes);
+        self.put(self.budget.room(batch.bytes, OnFull::Wait), batch);
+    }
+
+    /// Sends a batch that has just been accepted. While the queue is full it waits, or, when there
+    /// is nothing to wait for, closes the gate and goes beyond the bound.
+    pub(crate) fn send_accepted(&self, batch: LogBatch) {
+        self.put(self.budget.room(batch.bytes, OnFull::WaitUnlessStuck), batch);
+    }
+
+    /// The flusher looks by itself in time; it is woken only when much waits. A flusher that is
+    /// gone takes nothing: the batch is in the log, and the next start brings it back.
+    fn put(&self, mut used: MutexGuard<'_, Used>, batch: LogBatch) {
+        used.batches += 1;
+        used.bytes += batch.bytes;
+        used.rows += batch.batch.num_rows();
+        let much = used.bytes >= self.budget.bytes_max / 2 || used.batches >= BATCHES_MAX / 2;
+        drop(used);
         let _ = self.sender.send(Message::Batch(batch));
-        if used >= self.budget.bytes_max / 2 || self.sender.len() >= MESSAGES_MAX / 2 {
+        if much {
             self.wake();
         }
     }
@@ -140,42 +183,94 @@ impl Queue {
         self.budget.freed.notify_all();
     }
 
-    fn wake(&self) {
-        // Full means that a wake is on its way already.
-        let _ = self.wakes.try_send(());
+    /// Makes the flusher look now.
+    pub(crate) fn wake(&self) {
+        self.wake.wake();
+    }
+
+    /// What others may have to make the flusher look.
+    pub(crate) fn waker(&self) -> Wake {
+        self.wake.clone()
+    }
+
+    /// What waits now.
+    pub(crate) fn waiting(&self) -> Waiting {
+        let used = self.budget.lock();
+        Waiting { bytes: used.bytes, rows: used.rows }
     }
 }
 
-/// Bytes of batches between the shards and the hot table.
+/// What waits in a queue at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub bytes: usize,
+    pub rows: usize,
+}
+
+/// What a sender does when the queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnFull {
+    Wait,
+    /// Wait while the flusher works; else close the gate and go on.
+    WaitUnlessStuck,
+}
+
+/// What waits between the shards and the hot table.
 #[derive(Debug)]
 pub(crate) struct Budget {
     bytes_max: usize,
     used: Mutex<Used>,
     freed: Condvar,
+    overflow: Overflow,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Used {
+    batches: usize,
     bytes: usize,
+    rows: usize,
+    /// The gate is closed; what was accepted before may pass the bound.
+    overflowing: bool,
     /// The bound no longer holds.
     lifted: bool,
 }
 
 impl Budget {
-    /// Waits for room for a batch of `bytes`; gives what is used with it.
-    fn take(&self, bytes: usize) -> usize {
+    /// Waits for room for a batch of `bytes`, as long as `on_full` says.
+    fn room(&self, bytes: usize, on_full: OnFull) -> MutexGuard<'_, Used> {
         let mut used = self.lock();
-        while used.bytes > 0 && used.bytes + bytes > self.bytes_max && !used.lifted {
-            used = self.freed.wait(used).unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let room = used.batches < BATCHES_MAX && used.bytes + bytes <= self.bytes_max;
+            let beyond = used.lifted || (on_full == OnFull::WaitUnlessStuck && used.overflowing);
+            if room || beyond || used.batches == 0 {
+                return used;
+            }
+            let waited = self.freed.wait_timeout(used, STUCK_AFTER);
+            let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            used = guard;
+            if timeout.timed_out() && on_full == OnFull::WaitUnlessStuck && (self.overflow.stuck)()
+            {
+                used.overflowing = true;
+                self.overflow.gate.bar(Bar::Backlog);
+                let bytes = used.bytes;
+                tracing::warn!(bytes, "accepted events cannot be passed on; new ones are refused");
+            }
         }
-        used.bytes += bytes;
-        used.bytes
     }
 
-    /// Gives back the bytes of a batch that has been passed.
-    pub(crate) fn release(&self, bytes: usize) {
+    /// Gives back the room of `batches`, which have been passed.
+    pub(crate) fn release(&self, batches: &[LogBatch]) {
         let mut used = self.lock();
-        used.bytes = used.bytes.saturating_sub(bytes);
+        used.batches -= batches.len();
+        used.bytes -= batches.iter().map(|batch| batch.bytes).sum::<usize>();
+        used.rows -= batches.iter().map(|batch| batch.batch.num_rows()).sum::<usize>();
+        let half_empty = used.batches <= BATCHES_MAX / 2 && used.bytes <= self.bytes_max / 2;
+        if used.overflowing && half_empty {
+            used.overflowing = false;
+            self.overflow.gate.lift(Bar::Backlog);
+            tracing::info!("accepted events are passed on again; new ones are accepted");
+        }
+        drop(used);
         self.freed.notify_all();
     }
 

@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Remembers what `files` hold: from the newest back, until there are enough ids, but in the
-    /// order of time, so that the oldest are forgotten first.
+    /// order of time, so that the oldest are forgotten first. A stop ends it at the next file.
     pub fn table(&mut self, files: &[DataFile], progress: &Progress) {
         let newest = |file: &DataFile| file.bounds.received_at.map_or(i64::MAX, |(_, to)| to);
         let mut files: Vec<_> = files.iter().filter(|file| newest(file) >= self.horizon).collect();
@@ -67,6 +67,9 @@ impl<'a> Reader<'a> {
             if ids >= self.ids_max {
                 self.dedup.lack(newest(file));
                 break;
+            }
+            if progress.check().is_err() {
+                return;
             }
             match self.count(file) {
                 Ok(0) => {}
@@ -81,6 +84,9 @@ impl<'a> Reader<'a> {
         // Relaxed, here and below: statistics.
         progress.id_files_total.store(wanted.len() as u64, Ordering::Relaxed);
         for file in wanted.into_iter().rev() {
+            if progress.check().is_err() {
+                return;
+            }
             if let Err(error) = self.file(file) {
                 self.unreadable(file, newest(file), &error);
             }

@@ -3,11 +3,13 @@
 //!
 //! **Not guaranteed.** That the numbers of one look belong together.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+
+use crate::error::Error;
 
 /// Time between two lines in the log.
 const LINE_EVERY: Duration = Duration::from_secs(1);
@@ -33,6 +35,8 @@ pub(crate) struct Progress {
     pub quarantined: AtomicU64,
     /// Bytes cut off behind the last frame of a segment.
     pub torn_bytes: AtomicU64,
+    /// Set to make the start end.
+    pub stop: AtomicBool,
     checking: OnceLock<Instant>,
     reading_ids: OnceLock<Instant>,
     replaying: OnceLock<Instant>,
@@ -81,6 +85,15 @@ pub struct RecoveryStatus {
 }
 
 impl Progress {
+    /// Whether the start may go on.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when it is to end.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        // Relaxed: nothing is handed over with it.
+        if self.stop.load(Ordering::Relaxed) { Err(Error::Closed) } else { Ok(()) }
+    }
+
     /// Checking begins: so many bytes.
     pub(crate) fn begin_checking(&self, bytes: u64) {
         // Relaxed, in here and below: statistics.

@@ -16,16 +16,22 @@
 //! **Limits.** A batch closes at `batch_rows` and `batch_bytes`, checked between requests. When
 //! the flusher's queue is full the shard waits, its ring fills, and requests are refused. Requests
 //! that wait for another shard are bounded too, with the same consequence.
+//!
+//! **Failure.** A batch that the log does not take fails its requests, and its numbers are void.
+//! Events are refused then until the log has come back by itself, see `mend.rs`. While disk or log
+//! are at their caps the shard lets go of every byte of log that the lake holds.
 
 mod batch;
 mod held;
 mod intake;
+mod mend;
 
 pub use batch::BatchBuilder;
 pub use intake::{Intake, Late, Taken};
+pub(crate) use mend::Mending;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -37,6 +43,8 @@ use crate::config::LogConfig;
 use crate::hot::{LogBatch, Marker, Message, Queue};
 use crate::log::Log;
 use crate::metrics::Operations;
+use crate::problem::Problem;
+use crate::space::Space;
 
 /// How long an idle shard sleeps before it looks around; a push or a marker wakes it at once.
 const IDLE_SLEEP: Duration = Duration::from_secs(1);
@@ -64,12 +72,12 @@ pub(crate) struct ShardState {
     /// Written by the shard: bytes and number of its segments.
     pub log_bytes: AtomicU64,
     pub log_segments: AtomicU64,
-    /// Written by the shard: numbers declared void.
+    /// Written by the shard: numbers declared void since the start.
     pub void: AtomicU64,
     /// Written by the shard: requests that wait for another shard.
     pub held_requests: AtomicUsize,
-    /// Why the log cannot be written, while it cannot.
-    pub log_problem: Mutex<Option<String>>,
+    /// Why the log cannot be written, while it cannot. Written by the shard.
+    pub log_problem: Problem,
     /// Set to make the shard drain its ring and end.
     pub stop: AtomicBool,
 }
@@ -88,7 +96,7 @@ impl ShardState {
             log_segments: AtomicU64::new(0),
             void: AtomicU64::new(0),
             held_requests: AtomicUsize::new(0),
-            log_problem: Mutex::new(None),
+            log_problem: Problem::default(),
             stop: AtomicBool::new(false),
         }
     }
@@ -98,15 +106,6 @@ impl ShardState {
         // Relaxed: the number is all there is; the Delta commit it stands for is on disk.
         self.released.fetch_max(sequence, Ordering::Relaxed);
         self.waker.wake();
-    }
-
-    /// Why the log cannot be written, while it cannot.
-    pub(crate) fn log_problem(&self) -> Option<String> {
-        self.log_problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_log_problem(&self, problem: Option<String>) {
-        *self.log_problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 }
 
@@ -122,6 +121,8 @@ pub(crate) struct Shard {
     pub operations: Arc<Operations>,
     pub markers: Receiver<Arc<Marker>>,
     pub limits: LogConfig,
+    pub space: Arc<Space>,
+    pub mending: Mending,
     /// The number that the next event gets.
     pub next_sequence: i64,
 }
@@ -174,10 +175,19 @@ impl Shard {
             self.forward(&mut passing, &gathered, settled);
             // Relaxed: see `ShardState::release`.
             let released = self.state.released.load(Ordering::Relaxed);
+            let is_short = self.space.is_short();
+            if is_short {
+                self.log.close_released(released);
+            }
             // A segment may also become releasable by being closed. One that could not be removed
             // is tried again after the next roll.
             if self.log.can_release(released) && released > stuck_at {
                 stuck_at = if self.release_segments(released) { 0 } else { released };
+            }
+            self.mend_log();
+            self.space.look_if_due();
+            if is_short {
+                self.remove_spares();
             }
             if !moved {
                 if stop && self.intake.waiting() == 0 {
@@ -197,7 +207,7 @@ impl Shard {
         } else if self.markers.is_empty() {
             // A marker that has been taken from its channel and not sent on is behind a request
             // that waits for another shard; the decision ends the sleep.
-            self.consumer.park(IDLE_SLEEP);
+            self.consumer.park(self.mending.sleep());
         }
     }
 
@@ -261,21 +271,19 @@ impl Shard {
         let appended = self.log.append(&batch, first);
         self.operations.log.observe(began.elapsed());
         match appended {
-            Ok(_) => {
+            Ok(()) => {
                 // Relaxed: statistics, as above.
                 self.state.durable_sequence.store(last, Ordering::Relaxed);
-                self.state.set_log_problem(None);
+                self.log_took_a_batch();
                 self.stored(rows, ticket);
                 let shard = self.state.shard;
-                self.queue.send(LogBatch { shard, first, batch, bytes, durable: began });
+                self.queue.send_accepted(LogBatch { shard, first, batch, bytes, durable: began });
             }
             Err(error) => {
-                let problem = crate::error::chain(&error);
-                tracing::error!(shard = self.state.shard, first, last, %problem, "a batch could not be made durable; its requests fail");
-                self.state.set_log_problem(Some(problem));
-                let voids = self.log.voids().iter().map(|void| void.end() - void.start() + 1);
                 // Relaxed: statistics, as above.
-                self.state.void.store(voids.sum::<i64>().unsigned_abs(), Ordering::Relaxed);
+                self.state.void.fetch_add(rows as u64, Ordering::Relaxed);
+                // Before the answers: who is told to come back later must find the gate closed.
+                self.log_failed(&error);
                 self.lost(rows, ticket);
             }
         }
@@ -330,6 +338,18 @@ impl Shard {
         }
         self.publish_log_size();
         released.is_ok()
+    }
+
+    /// Room that is lacking is worth more than faster syncs.
+    fn remove_spares(&mut self) {
+        match self.log.remove_spares() {
+            Ok(true) => self.space.look(),
+            Ok(false) => {}
+            Err(error) => {
+                let error = crate::error::chain(&error);
+                tracing::debug!(shard = self.state.shard, error, "a spare log segment stays");
+            }
+        }
     }
 
     fn publish_log_size(&self) {

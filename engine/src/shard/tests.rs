@@ -16,10 +16,11 @@ use super::testing::{PATIENCE, TestDisk};
 use super::*;
 use crate::accounting::Accounting;
 use crate::ack::{self, Ticket};
-use crate::hot::{Goal, Receiving, queue};
-use crate::ingest::{Gate, Ingest};
+use crate::hot::{Goal, Receiving, test_queue};
+use crate::ingest::{Bar, Gate, Ingest, IngestError};
 use crate::log::Identity;
 use crate::schema::log_schema;
+use crate::space;
 
 const NEW: Result<Durable, NotDurable> = Ok(Durable { duplicates: 0 });
 const KNOWN: Result<Durable, NotDurable> = Ok(Durable { duplicates: 1 });
@@ -39,8 +40,8 @@ impl Rig {
     fn start() -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let gate = Arc::new(Gate::default());
-        gate.open();
-        let (queue, receiving) = queue(64 << 20);
+        gate.lift(Bar::Closed);
+        let (queue, receiving) = test_queue(64 << 20);
         let mut rig = Self {
             disks: Vec::new(),
             ingests: Vec::new(),
@@ -67,6 +68,14 @@ impl Rig {
         let wakers = rig.states.clone();
         let tell = move || wakers.iter().for_each(|state| state.waker.wake());
         let dedup = Arc::new(Dedup::new(&limits, [1; 16], tell));
+        let space = Arc::new(Space::new(
+            space::Limits { free_min_bytes: Some(0), log_max_bytes: u64::MAX },
+            gate,
+            rig.states.clone().into(),
+            queue.waker(),
+            rig._scratch.path().to_owned(),
+            rig._scratch.path().to_owned(),
+        ));
         for ((consumer, settler, state, markers), disk) in parts.into_iter().zip(&rig.disks) {
             let directory = rig._scratch.path().join(state.shard.to_string());
             std::fs::create_dir(&directory).unwrap();
@@ -82,6 +91,8 @@ impl Rig {
                 operations: Arc::default(),
                 markers,
                 limits: LogConfig::default(),
+                space: Arc::clone(&space),
+                mending: Mending::default(),
                 next_sequence: 1,
             };
             rig.threads.push(std::thread::spawn(move || shard.run()));
@@ -102,6 +113,12 @@ impl Rig {
             tenant: Tenant::Open,
             correct_clock: true,
         };
+        let until = Instant::now() + PATIENCE;
+        // After a failed batch nothing is accepted until the log has come back.
+        while self.ingests[shard].reserve(1).err() == Some(IngestError::NotDurable) {
+            assert!(Instant::now() < until, "the log comes back");
+            std::thread::yield_now();
+        }
         let mut room = self.ingests[shard].reserve(record_bound(body.len())).unwrap();
         let limits = EventLimits::default();
         let decoded =

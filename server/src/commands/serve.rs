@@ -1,9 +1,17 @@
 //! `ringlake serve`: the server from its start to its end.
 //!
+//! **Order of a stop.** After SIGTERM or SIGINT the server has the configured time.
+//! 1. The port is closed, `/readyz` says no. A request that has begun is answered, also when most of
+//!    its body has yet to come; connections without one get a last call and are closed. After two
+//!    fifths of the time every connection is closed, whatever it is doing: what was not answered
+//!    was not acknowledged.
+//! 2. The engine stops: see [`ringlake_engine::Engine::shutdown`].
+//!
+//! The exit code is 0 when everything that was accepted is in the table or the synced log.
+//!
 //! **Failure.** The port is bound before the engine is opened, so that a second server on the same
-//! port fails at once. After a signal the server has the configured time: requests in flight first,
-//! then the rings and the log. A second signal ends it on the spot; what it had acknowledged is in
-//! the log.
+//! port fails at once. A second signal ends the process on the spot with exit code 1; everything
+//! acknowledged at `disk` is in the log, and the next start replays it.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -26,6 +34,9 @@ use crate::{EXIT_FAILED, EXIT_FINE, logging};
 /// Threads for work that blocks: queries being planned and encoded, rolls, scrapes.
 const BLOCKING_THREADS_MAX: usize = 64;
 
+/// What the engine gets of the time for a stop when requests have used up all of it.
+const ENGINE_TIME_MIN: Duration = Duration::from_millis(100);
+
 /// Runs the server until it is told to stop.
 ///
 /// # Errors
@@ -47,7 +58,11 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
     let data = config.engine.data.display().to_string();
     let (engine, ingests) = Engine::open(config.engine.clone())
         .with_context(|| format!("cannot open the data directory {data}"))?;
-    engine.announce(&address.to_string()).context("cannot write down the address")?;
+    // A full disk must not keep the server from starting: queries need none.
+    if let Err(error) = engine.announce(&address.to_string()) {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(error, "other processes cannot be told where this server listens");
+    }
 
     let (app, targets, loops) = start_loops(engine, ingests, config, &runtime)?;
     let code = runtime.block_on(async {
@@ -113,9 +128,12 @@ fn stop(app: &App, loops: Vec<JoinHandle<()>>, asked: Instant) -> Result<u8> {
     }
     let left = app.config.shutdown_timeout.saturating_sub(asked.elapsed());
     // Even late, the engine gets a moment: its logs are nearly always synced already.
-    let report = app.engine.shutdown(left.max(Duration::from_millis(100)));
+    let report = app.engine.shutdown(left.max(ENGINE_TIME_MIN));
     let report = report.context("the shutdown was not finished in time; the next start goes on")?;
     let seconds = asked.elapsed().as_secs_f64();
+    if let Some(thread) = report.late {
+        tracing::warn!(thread, "a thread did not end in time; it loses nothing");
+    }
     if report.everything_durable {
         tracing::info!(
             rows_to_replay = report.rows_to_replay,
@@ -124,7 +142,10 @@ fn stop(app: &App, loops: Vec<JoinHandle<()>>, asked: Instant) -> Result<u8> {
         );
         Ok(EXIT_FINE)
     } else {
-        tracing::error!(seconds, "stopped; the log could not be written to its end");
+        tracing::error!(
+            seconds,
+            "stopped; events that had been accepted with ack=memory could not be written to the log"
+        );
         Ok(EXIT_FAILED)
     }
 }

@@ -26,6 +26,9 @@ pub type ReplyBody = Either<Full<Bytes>, Streaming>;
 /// An answer.
 pub type Reply = hyper::Response<ReplyBody>;
 
+/// Seconds after which it may be worth to send again what found no room. Whether there is room is
+/// looked at every second, and disks do not empty sooner.
+const NO_ROOM_SECONDS: u32 = 5;
 /// The content type of every answer of ours that is not a query result.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -109,6 +112,14 @@ pub enum Problem {
     /// Events cannot be taken yet, or no more.
     #[error("not accepting events: {0}")]
     NotReady(String),
+    /// Events cannot be taken until there is room for them, or the log works again.
+    #[error("not accepting events: {reason}")]
+    NoRoom {
+        /// What is lacking; its name is the code.
+        refusal: Refusal,
+        /// The same at length.
+        reason: String,
+    },
     /// The log could not be written.
     #[error("the events could not be made durable and are not stored; try again")]
     NotDurable,
@@ -159,11 +170,17 @@ impl Problem {
             Self::RingFull => (StatusCode::TOO_MANY_REQUESTS, "ring_full", Some(1)),
             Self::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(1)),
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", Some(1)),
+            Self::NoRoom { refusal, .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, refusal.name(), Some(NO_ROOM_SECONDS))
+            }
             Self::NotDurable => (StatusCode::SERVICE_UNAVAILABLE, "not_durable", Some(1)),
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down", Some(5)),
             Self::Query(error) => query_verdict(error),
             Self::Engine(Error::Closed) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "shutting_down", Some(5))
+            }
+            Self::Engine(Error::Stuck { .. }) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "stuck", Some(NO_ROOM_SECONDS))
             }
             Self::Engine(_) | Self::Internal(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "internal", None)
@@ -174,6 +191,9 @@ impl Problem {
 
     /// Under which reason the events of such a request are counted.
     pub fn refusal(&self) -> Refusal {
+        if let Self::NoRoom { refusal, .. } = self {
+            return *refusal;
+        }
         match self.verdict().status {
             StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge,
             StatusCode::FORBIDDEN => Refusal::Forbidden,
@@ -216,7 +236,7 @@ impl Problem {
     /// The text for the client: failures of ours keep their details for the log.
     fn message(&self) -> String {
         match self {
-            Self::Engine(error) if !matches!(error, Error::Closed) => {
+            Self::Engine(error) if !matches!(error, Error::Closed | Error::Stuck { .. }) => {
                 tracing::error!(error = %chain(error), "an engine call failed");
                 error.to_string()
             }
@@ -294,7 +314,8 @@ impl From<IngestError> for Problem {
         match error {
             IngestError::Full => Self::RingFull,
             IngestError::TooLarge { len, max } => Self::NeverFits { len, max },
-            other => Self::NotReady(other.to_string()),
+            IngestError::NotReady => Self::NotReady(error.to_string()),
+            other => Self::NoRoom { refusal: other.refusal(), reason: other.to_string() },
         }
     }
 }
@@ -363,6 +384,7 @@ mod tests {
             Problem::RingFull,
             Problem::Crowded,
             Problem::NotReady("replaying".into()),
+            Problem::NoRoom { refusal: Refusal::DiskFull, reason: "the disk is full".into() },
             Problem::NotDurable,
             Problem::ShuttingDown,
         ] {
@@ -378,6 +400,18 @@ mod tests {
         assert_eq!(problem.reply().status(), StatusCode::PAYLOAD_TOO_LARGE);
         assert!(error_of(&problem)["message"].as_str().unwrap().contains("4194304"));
         assert_eq!(problem.refusal(), Refusal::TooLarge);
+    }
+
+    #[test]
+    fn a_lack_of_room_is_counted_under_its_own_name() {
+        let reason = "1 MiB free".to_owned();
+        let problem = Problem::NoRoom { refusal: Refusal::DiskFull, reason };
+        assert_eq!(problem.reply().status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(problem.reply().headers()[RETRY_AFTER], "5");
+        let error = error_of(&problem);
+        assert_eq!(error["code"], "disk_full");
+        assert!(error["message"].as_str().unwrap().contains("1 MiB free"));
+        assert_eq!(problem.refusal(), Refusal::DiskFull);
     }
 
     #[test]

@@ -100,7 +100,7 @@ async fn receive(
     let (decoded, ticket) = serving.store(&packed, declared, options)?;
     // Waiting for the disk needs none of it.
     drop((packed, charge));
-    let duplicates = serving.acknowledge(ticket, options.ack).await?;
+    let duplicates = serving.acknowledge(ticket, decoded.accepted, options.ack).await?;
     Ok(match (decoded.rejected.is_empty(), options.quiet) {
         (false, _) => answer::partly_accepted(decoded.accepted, duplicates, &decoded.rejected),
         (true, true) => answer::empty(StatusCode::NO_CONTENT),
@@ -112,15 +112,12 @@ impl ServingLoop {
     /// Refuses early while nothing can be taken.
     ///
     /// # Errors
-    /// [`Problem::ShuttingDown`] or [`Problem::NotReady`].
+    /// [`Problem::ShuttingDown`], [`Problem::NotReady`] or [`Problem::NoRoom`].
     pub fn check_open(&self) -> Result<(), Problem> {
         if self.app.stopping.is_cancelled() {
             return Err(Problem::ShuttingDown);
         }
-        if self.app.engine.is_open() {
-            return Ok(());
-        }
-        Err(self.app.not_ready())
+        self.app.engine.accepts().map_err(|error| self.app.closed(error))
     }
 
     /// Decodes a body into the ring. Nothing else of this loop runs meanwhile.
@@ -173,7 +170,7 @@ impl ServingLoop {
         Ok((decoded, ticket))
     }
 
-    /// Waits until the events of `ticket` are what `ack` promises; gives how many of them were
+    /// Waits until the `events` of `ticket` are what `ack` promises; gives how many of them were
     /// known before. Who waits for memory only is not told: the shard has not looked yet.
     ///
     /// # Errors
@@ -181,11 +178,15 @@ impl ServingLoop {
     pub async fn acknowledge(
         &self,
         ticket: Option<Ticket>,
+        events: usize,
         ack: Option<Ack>,
     ) -> Result<usize, Refused> {
         let Some(ticket) = ticket else { return Ok(0) };
         match ack.unwrap_or(self.app.config.ack) {
-            Ack::Memory => Ok(0),
+            Ack::Memory => {
+                self.ingest.borrow().tally().promise(events);
+                Ok(0)
+            }
             Ack::Disk => match self.acks.wait(ticket).await {
                 Ok(durable) => Ok(durable.duplicates),
                 Err(NotDurable) => Err(Refused { problem: Problem::NotDurable, events: 0 }),

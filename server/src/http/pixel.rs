@@ -70,10 +70,11 @@ async fn receive(serving: &ServingLoop, head: &Parts) -> Result<Reply, Refused> 
         correct_clock: true,
     };
     let limits = &serving.app.config.http.limits;
-    let (_, ticket) = serving.commit(pairs_bound(query.len()), Mode::Whole, |decoder, out| {
-        encode_pairs(decoder, pairs.into_iter(), &request, limits, out)
-    })?;
-    serving.acknowledge(ticket, options.ack).await?;
+    let (decoded, ticket) =
+        serving.commit(pairs_bound(query.len()), Mode::Whole, |decoder, out| {
+            encode_pairs(decoder, pairs.into_iter(), &request, limits, out)
+        })?;
+    serving.acknowledge(ticket, decoded.accepted, options.ack).await?;
     Ok(if options.quiet {
         answer::empty(StatusCode::NO_CONTENT)
     } else {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use ringlake_engine::Readiness;
+use ringlake_engine::{IngestError, Readiness};
 use serde_json::{Value, json};
 
 use super::App;
@@ -48,24 +48,43 @@ pub async fn status(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem>
     app.blocking(|app| {
         let engine = serde_json::to_value(app.engine.status())
             .map_err(|_| Problem::Internal("the status cannot be written as JSON"))?;
-        let status = json!({
+        let mut status = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": app.started.elapsed().as_secs(),
-            "ready": matches!(app.engine.readiness(), Readiness::Ready),
+            "ready": true,
             "connections": app.connections(),
         });
+        if let Readiness::NotReady { reason } = app.engine.readiness() {
+            status["ready"] = false.into();
+            status["reason"] = reason.into();
+        }
         Ok(Json(with(status, engine)))
     })
     .await
 }
 
 impl App {
-    /// Why events are not accepted, as an answer.
+    /// The engine is not running, as an answer.
     pub fn not_ready(&self) -> Problem {
+        Problem::NotReady(self.reason("starting"))
+    }
+
+    /// What keeps events out, as an answer.
+    pub fn closed(&self, error: IngestError) -> Problem {
+        match error {
+            IngestError::NotReady => self.not_ready(),
+            other => Problem::NoRoom {
+                refusal: other.refusal(),
+                reason: self.reason(&other.to_string()),
+            },
+        }
+    }
+
+    /// Why the engine is not ready, or `otherwise` when it became ready between two looks.
+    fn reason(&self, otherwise: &str) -> String {
         match self.engine.readiness() {
-            Readiness::NotReady { reason } => Problem::NotReady(reason),
-            // It became ready between two looks.
-            Readiness::Ready => Problem::NotReady("starting".into()),
+            Readiness::NotReady { reason } => reason,
+            Readiness::Ready => otherwise.into(),
         }
     }
 

@@ -1,0 +1,144 @@
+//! How a batch is passed: appended to the hot table, or set aside.
+//!
+//! **Guarantees** (rule 8). A batch is passed only when it is in the table or its quarantine file
+//! is synced. One bad batch does not take its neighbours with it.
+//!
+//! **Failure.** Lack of memory in DuckDB and lack of space for a quarantine file are waited out, for
+//! as long as it takes, because both come back; the queue fills meanwhile and closes the gate. Other
+//! failures are tried [`APPEND_ATTEMPTS`] times. Every wait ends at once when the engine stops: the
+//! log holds the batch.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+
+use super::flusher::{FlusherState, Stopped};
+use super::{HotAppender, LogBatch, Refused, rows_of};
+use crate::error::chain;
+use crate::log::{Quarantined, set_aside};
+use crate::quarantine;
+
+/// How often an append is tried before its batch is set aside.
+const APPEND_ATTEMPTS: u32 = 5;
+/// The pause after the first failed attempt; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The pause between attempts while DuckDB has no memory left, or the disk no room.
+const LACK_PAUSE: Duration = Duration::from_secs(1);
+/// How often a pause looks whether the engine stops.
+const STOP_LOOK: Duration = Duration::from_millis(50);
+
+/// What passing takes.
+#[derive(Debug)]
+pub(crate) struct Passing {
+    pub appender: HotAppender,
+    pub node: String,
+    pub quarantine: PathBuf,
+    pub state: Arc<FlusherState>,
+}
+
+impl Passing {
+    /// Passes `batches`; gives how many rows `table` has more.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the engine stops before; the batches are not passed then.
+    pub(super) fn pass(&mut self, batches: &[LogBatch], table: &str) -> Result<usize, Stopped> {
+        let mut pause = FIRST_PAUSE;
+        let mut attempt = 1;
+        loop {
+            let refused = match self.try_append(batches, table) {
+                Ok(rows) => {
+                    self.works();
+                    return Ok(rows);
+                }
+                Err(refused) => refused,
+            };
+            let problem = refused.reason;
+            if self.state.problem.set(problem.clone()) {
+                tracing::warn!(attempt, %problem, "an append to the hot table failed");
+            }
+            // It comes back as queries end and rolls finish: that is no reason to give up.
+            if refused.is_lack {
+                self.pause(LACK_PAUSE)?;
+                continue;
+            }
+            if attempt == APPEND_ATTEMPTS {
+                return self.split_or_set_aside(batches, &problem, table);
+            }
+            self.pause(pause)?;
+            pause *= 2;
+            attempt += 1;
+        }
+    }
+
+    fn try_append(&mut self, batches: &[LogBatch], table: &str) -> Result<usize, Refused> {
+        let rows = rows_of(&self.node, batches)
+            .map_err(|error| Refused { reason: chain(&error), is_lack: false })?;
+        self.appender.append(table, &rows)?;
+        Ok(rows.iter().map(RecordBatch::num_rows).sum())
+    }
+
+    fn split_or_set_aside(
+        &mut self,
+        batches: &[LogBatch],
+        problem: &str,
+        table: &str,
+    ) -> Result<usize, Stopped> {
+        if let [batch] = batches {
+            self.set_aside(batch, problem)?;
+            return Ok(0);
+        }
+        let mut rows = 0;
+        for batch in batches {
+            rows += self.pass(std::slice::from_ref(batch), table)?;
+        }
+        Ok(rows)
+    }
+
+    /// Keeps trying until the quarantine file is synced.
+    fn set_aside(&self, batch: &LogBatch, problem: &str) -> Result<(), Stopped> {
+        let report = Quarantined {
+            shard: batch.shard,
+            sequences: Some((batch.first, batch.last())),
+            origin: "an append to the hot table".into(),
+            reason: problem.into(),
+            bytes: batch.bytes as u64,
+        };
+        let (first, last) = (batch.first, batch.last());
+        let name = format!("batch-{}-{first}-{last}.{}", batch.shard, quarantine::EXTENSION);
+        while let Err(error) = quarantine::encode(&self.node, batch, problem)
+            .and_then(|bytes| Ok(set_aside(&self.quarantine, &name, &bytes, &report)?))
+        {
+            let error = chain(&error);
+            if self.state.problem.set(format!("a batch cannot be set aside: {error}")) {
+                tracing::error!(%error, "a batch cannot be set aside; it is tried again");
+            }
+            self.pause(LACK_PAUSE)?;
+        }
+        // Relaxed: statistics.
+        self.state.quarantined_batches.fetch_add(1, Ordering::Relaxed);
+        self.state.quarantined_rows.fetch_add(batch.batch.num_rows() as u64, Ordering::Relaxed);
+        self.works();
+        Ok(())
+    }
+
+    fn works(&self) {
+        if self.state.problem.clear() {
+            tracing::info!("the hot table takes rows again");
+        }
+    }
+
+    fn pause(&self, length: Duration) -> Result<(), Stopped> {
+        let until = Instant::now() + length;
+        loop {
+            self.state.check()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(STOP_LOOK));
+        }
+    }
+}

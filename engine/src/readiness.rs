@@ -1,0 +1,74 @@
+//! Whether events are accepted and can be made durable, and if not, why.
+
+use std::sync::atomic::Ordering;
+
+use crate::engine::Engine;
+use crate::ingest::{Bar, IngestError};
+
+/// Whether events are accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// They are, and made durable.
+    Ready,
+    /// They are not, or cannot be made durable now.
+    NotReady {
+        /// Why, in one sentence without a full stop.
+        reason: String,
+    },
+}
+
+impl Engine {
+    /// Whether events can be accepted durably now, and if not, why. It may say no while events are
+    /// still accepted: when rolls fail, the log holds them for a while.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        match self.not_started().or_else(|| self.not_working()) {
+            Some(reason) => Readiness::NotReady { reason },
+            None => Readiness::Ready,
+        }
+    }
+
+    /// Whether events are accepted; one relaxed load.
+    ///
+    /// # Errors
+    /// Why not; [`Engine::readiness`] says it at length.
+    pub fn accepts(&self) -> Result<(), IngestError> {
+        self.shared.gate.check()
+    }
+
+    /// Recovery has ended and nobody has stopped the engine.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.shared.gate.has(Bar::Closed)
+    }
+
+    fn not_started(&self) -> Option<String> {
+        let shared = &self.shared;
+        // Relaxed: a look at statistics.
+        if shared.closing.load(Ordering::Relaxed) {
+            return Some("the server is shutting down".into());
+        }
+        if let Some(problem) = shared.failure() {
+            return Some(format!("the log could not be replayed: {problem}"));
+        }
+        (!self.is_running()).then(|| shared.progress.sentence())
+    }
+
+    fn not_working(&self) -> Option<String> {
+        let shared = &self.shared;
+        let log = || {
+            let problem = shared.shards.iter().find_map(|shard| shard.log_problem.text())?;
+            Some(format!("the log cannot be written: {problem}"))
+        };
+        let hot = || {
+            let problem = shared.flusher.problem.text()?;
+            Some(format!("the hot table takes no rows: {problem}"))
+        };
+        let roll = || {
+            let problem = shared.roller.problem.text()?;
+            Some(format!("the table takes no commit: {problem}"))
+        };
+        // A bar may stay up for a while after what put it up has ended.
+        let gate = || shared.gate.check().err().map(|error| error.to_string());
+        shared.space.lack().or_else(log).or_else(hot).or_else(roll).or_else(gate)
+    }
+}
