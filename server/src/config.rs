@@ -290,6 +290,15 @@ fn validate(raw: Raw, origins: BTreeMap<&'static str, Origin>) -> Result<Config,
     }
     set(&mut engine.ring_bytes, size(raw.ring_bytes, "ring_bytes")?);
     raw::fill_engine(&raw, &mut engine)?;
+    let least = 2 * engine.open_log_bytes();
+    if engine.log_max_bytes() < least {
+        return Err(UsageError(format!(
+            "log.max_bytes is {}; it must not be below {least} bytes, twice what the open segments \
+             of {} shards may hold (log.segment_bytes, log.batch_bytes and half of ring_bytes each)",
+            engine.log_max_bytes(),
+            engine.shards
+        )));
+    }
     let mut http = HttpConfig::default();
     raw::fill_http(&raw, &mut http)?;
     if http.limits.event_max_bytes > http.body_max_bytes {

@@ -22,6 +22,7 @@ pub(super) struct Raw {
     pub http: Http,
     pub dedup: Dedup,
     pub log: Log,
+    pub disk: Disk,
     pub hot: Hot,
     pub duckdb: DuckDb,
     pub query: Query,
@@ -54,6 +55,13 @@ pub(super) struct Log {
     pub segment_bytes: Option<u64>,
     pub batch_rows: Option<u64>,
     pub batch_bytes: Option<u64>,
+    pub max_bytes: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Disk {
+    pub free_min_bytes: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -83,7 +91,7 @@ pub(super) struct Query {
     pub timeout_ms: Option<u64>,
 }
 
-/// Puts the sections `dedup`, `log`, `hot`, `duckdb` and `query` into `engine`.
+/// Puts the sections `dedup`, `log`, `disk`, `hot`, `duckdb` and `query` into `engine`.
 pub(super) fn fill_engine(raw: &Raw, engine: &mut EngineConfig) -> Result<(), UsageError> {
     let dedup = &mut engine.dedup;
     set(&mut dedup.ids, size(raw.dedup.ids, "dedup.ids")?);
@@ -93,6 +101,9 @@ pub(super) fn fill_engine(raw: &Raw, engine: &mut EngineConfig) -> Result<(), Us
     set(&mut log.segment_bytes, super::count(raw.log.segment_bytes, "log.segment_bytes")?);
     set(&mut log.batch_rows, size(raw.log.batch_rows, "log.batch_rows")?);
     set(&mut log.batch_bytes, size(raw.log.batch_bytes, "log.batch_bytes")?);
+    log.max_bytes = super::count(raw.log.max_bytes, "log.max_bytes")?;
+    let free = super::count(raw.disk.free_min_bytes, "disk.free_min_bytes")?;
+    engine.disk.free_min_bytes = free;
 
     let hot = &mut engine.hot;
     set(&mut hot.flush_interval, millis(raw.hot.flush_interval_ms, "hot.flush_interval_ms")?);

@@ -89,6 +89,14 @@ fn an_event_may_not_be_allowed_to_be_larger_than_its_body() {
 }
 
 #[test]
+fn the_log_may_not_be_capped_below_what_stays_in_its_open_segments() {
+    let variables = [("RINGLAKE_SHARDS", "2"), ("RINGLAKE_LOG_MAX_BYTES", "100000000")];
+    let message = error(None, &variables);
+    assert!(message.contains("log.max_bytes") && message.contains("117440512"), "{message}");
+    assert!(load(None, &[variables[0]], vec![]).is_ok());
+}
+
+#[test]
 fn the_list_of_keys_and_the_file_format_agree() {
     let value = serde_json::to_value(Raw::default()).unwrap();
     let mut fields = Vec::new();

@@ -126,6 +126,22 @@ fn storage(writer: &mut Writer<'_>, status: &Status) -> fmt::Result {
     writer.gauges("wal_bytes", "size of the log in bytes", "shard", log)?;
     let segments = per_shard(|shard| shard.log_segments);
     writer.gauges("wal_segments", "segments of the log", "shard", segments)?;
+    writer.gauge(
+        "wal_limit_bytes",
+        "size of all logs at which events are refused",
+        status.space.log_max_bytes,
+    )?;
+    let places = [("log", status.space.log), ("lake", status.space.lake)];
+    let free = places.into_iter().filter_map(|(name, place)| Some((name, place.free_bytes?)));
+    writer.gauges("disk_free_bytes", "free space where log and table are", "place", free)?;
+    let floors = places.map(|(name, place)| (name, place.free_min_bytes));
+    let help = "free space below which events are refused";
+    writer.gauges("disk_free_min_bytes", help, "place", floors)?;
+    writer.gauge(
+        "hot_queue_bytes",
+        "durable batches that wait for a flush",
+        status.hot.queue_bytes as u64,
+    )?;
     writer.gauge("hot_rows", "rows in memory, not yet in the table", status.hot.rows as u64)?;
     writer.gauge("hot_tables", "hot tables that queries read", status.hot.tables as u64)?;
     writer.gauge("lake_version", "version of the Delta table", status.lake.version)?;

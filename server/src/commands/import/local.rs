@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ringlake_engine::ack::{Acks, Ticket};
-use ringlake_engine::{Ingest, IngestError};
+use ringlake_engine::{Ingest, IngestError, Readiness};
 use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_bound};
 
 use super::super::{close, open};
@@ -21,6 +21,10 @@ use crate::http::now_micros;
 const WAITING_MAX: usize = 64;
 /// Pause when the ring is full and nothing is left to wait for.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
+/// Pause while the engine refuses events for lack of room.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
+/// A roll may make room, by letting go of the log; after this long it will not.
+const ROOM_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Imports into the data directory at `place`; gives a note for the last line.
 pub fn run(job: &Job<'_>, place: &Place) -> Result<String> {
@@ -29,7 +33,12 @@ pub fn run(job: &Job<'_>, place: &Place) -> Result<String> {
     let event_max = config.http.limits.event_max_bytes;
     let piece_bytes = PIECE_BYTES.min(config.engine.ring_bytes / 4).max(event_max + 1);
     let limits = Limits { events_max: usize::MAX, ..config.http.limits };
-    let rolled = import(job, ingests, piece_bytes, &limits).and_then(|ingests| {
+    let imported = import(job, ingests, piece_bytes, &limits);
+    let imported = imported.map_err(|error| match engine.readiness() {
+        Readiness::NotReady { reason } => error.context(reason),
+        Readiness::Ready => error,
+    });
+    let rolled = imported.and_then(|ingests| {
         let report = engine.roll().context("cannot roll the events into the table");
         // A shard ends when its way in is gone, and the roll needs all of them.
         drop(ingests);
@@ -102,17 +111,13 @@ impl<'a> Worker<'a> {
     /// Puts one piece into the ring, waiting for room when there is none.
     fn store(&mut self, work: &Work) -> Result<()> {
         let bound = record_bound(work.piece.text.len());
-        loop {
-            match self.try_store(work, bound) {
-                Ok(()) => return Ok(()),
-                Err(IngestError::Full) => {
-                    if !self.settle_one()? {
-                        thread::sleep(FULL_PAUSE);
-                    }
-                }
-                Err(error) => return Err(error.into()),
+        let began = Instant::now();
+        while let Err(error) = self.try_store(work, bound) {
+            if error != IngestError::Full || !self.settle_one()? {
+                pause(error, began)?;
             }
         }
+        Ok(())
     }
 
     fn try_store(&mut self, work: &Work, bound: usize) -> Result<(), IngestError> {
@@ -153,11 +158,9 @@ impl<'a> Worker<'a> {
                 for piece in [left, right] {
                     let half = Work { file: work.file.clone(), piece };
                     let bound = record_bound(half.piece.text.len());
-                    loop {
-                        match self.try_store(&half, bound) {
-                            Err(IngestError::Full) => thread::sleep(FULL_PAUSE),
-                            outcome => break outcome?,
-                        }
+                    let began = Instant::now();
+                    while let Err(error) = self.try_store(&half, bound) {
+                        pause(error, began)?;
                     }
                 }
             }
@@ -172,4 +175,21 @@ impl<'a> Worker<'a> {
         self.job.accepted(events, durable.duplicates);
         Ok(true)
     }
+}
+
+/// Lets a moment pass in which the engine, which has refused since `began`, may make room.
+///
+/// # Errors
+/// `error`, when it is not one that passes, or has not passed for too long.
+fn pause(error: IngestError, began: Instant) -> Result<(), IngestError> {
+    match error {
+        IngestError::Full => thread::sleep(FULL_PAUSE),
+        IngestError::DiskFull | IngestError::LogFull | IngestError::Backlog
+            if began.elapsed() < ROOM_PATIENCE =>
+        {
+            thread::sleep(ROOM_PAUSE);
+        }
+        lasting => return Err(lasting),
+    }
+    Ok(())
 }
