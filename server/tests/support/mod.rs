@@ -164,12 +164,17 @@ impl Server {
 
     /// Waits until events are accepted.
     pub fn wait_ready(&mut self) {
+        self.wait_until("the server becomes ready", || self.get("/readyz").status == 200);
+        self.books = self.books();
+    }
+
+    /// Looks until `condition` holds; not without a break, because the server needs the cores too.
+    pub fn wait_until(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let until = Instant::now() + PATIENCE;
-        while self.get("/readyz").status != 200 {
-            assert!(Instant::now() < until, "the server becomes ready");
+        while !condition() {
+            assert!(Instant::now() < until, "{what}");
             std::thread::sleep(Duration::from_millis(2));
         }
-        self.books = self.books();
     }
 
     /// The counters now, with everything accepted visible to SQL; none where they may not be seen.
@@ -255,6 +260,16 @@ impl Server {
         let sum = of("stored") + of("duplicate") + refused + of("in_flight");
         assert_eq!(of("received"), sum, "{accounting}");
         accounting
+    }
+
+    /// Processor time used so far.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+        // A hundred ticks a second, on every Linux.
+        Duration::from_millis(ticks * 10)
     }
 
     /// Peak resident memory in bytes.
