@@ -264,7 +264,7 @@ fn the_oldest_reader_is_ended_when_readers_pin_too_many_rolled_events() {
         engine.flush().unwrap();
     };
     let reader = || {
-        let sql = "SELECT e.event FROM events AS e, range(100000)";
+        let sql = "SELECT e.sequence FROM events AS e, range(100000)";
         let mut stream = engine.query(QueryRequest::new(sql)).unwrap();
         stream.blocking_ready().unwrap();
         stream
