@@ -24,8 +24,13 @@ mod pairs;
 
 mod record;
 
+mod assembly;
+
+pub mod sdk;
+
 pub mod generate;
 
+pub use assembly::{Assembly, Fields, KEPT_MAX_BYTES};
 pub use decode::{BODY_MAX_BYTES, Decoded, Decoder};
 pub use error::{DecodeError, ErrorKind, QUOTE_MAX_CHARS, RecordError, Rejection};
 pub use model::{

@@ -44,9 +44,34 @@ pub enum Source {
     Pixel = 1,
     /// The `import` command.
     Import = 2,
+    /// The routes of Segment's SDKs, which RudderStack's use as well.
+    Segment = 3,
+    /// The routes of Jitsu's SDK.
+    Jitsu = 4,
+    /// The routes of PostHog's SDKs.
+    PostHog = 5,
+    /// The routes of Snowplow's trackers.
+    Snowplow = 6,
+    /// The route of Plausible's trackers.
+    Plausible = 7,
+    /// The route of Umami's trackers.
+    Umami = 8,
 }
 
 impl Source {
+    /// Every source, each at the place of its byte.
+    const ALL: [Source; 9] = [
+        Source::Events,
+        Source::Pixel,
+        Source::Import,
+        Source::Segment,
+        Source::Jitsu,
+        Source::PostHog,
+        Source::Snowplow,
+        Source::Plausible,
+        Source::Umami,
+    ];
+
     /// The text of the `source` column.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -54,14 +79,18 @@ impl Source {
             Source::Events => "events",
             Source::Pixel => "pixel",
             Source::Import => "import",
+            Source::Segment => "segment",
+            Source::Jitsu => "jitsu",
+            Source::PostHog => "posthog",
+            Source::Snowplow => "snowplow",
+            Source::Plausible => "plausible",
+            Source::Umami => "umami",
         }
     }
 
     /// The source a record's byte stands for, if any.
     pub(crate) fn from_byte(byte: u8) -> Option<Source> {
-        [Source::Events, Source::Pixel, Source::Import]
-            .into_iter()
-            .find(|source| *source as u8 == byte)
+        Source::ALL.get(usize::from(byte)).copied()
     }
 }
 
@@ -288,9 +317,10 @@ mod tests {
 
     #[test]
     fn a_source_survives_its_byte() {
-        for source in [Source::Events, Source::Pixel, Source::Import] {
+        for (place, source) in Source::ALL.into_iter().enumerate() {
+            assert_eq!(source as usize, place);
             assert_eq!(Source::from_byte(source as u8), Some(source));
         }
-        assert_eq!(Source::from_byte(3), None);
+        assert_eq!(Source::from_byte(9), None);
     }
 }

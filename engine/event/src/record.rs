@@ -28,7 +28,7 @@ use crate::error::RecordError;
 use crate::json::narrow;
 use crate::model::{DEFAULT_TYPE, Field, Source, TENANT_MAX_BYTES};
 
-const HEADER: usize = 8 + 4 + 4 + 2 + 1;
+pub(crate) const HEADER: usize = 8 + 4 + 4 + 2 + 1;
 
 /// Every bit that a mask of present fields can have.
 const FIELDS: u16 = (1 << (Field::TEXTS + Field::TIMES)) - 1;
@@ -45,16 +45,16 @@ pub const fn record_bound(body_len: usize) -> usize {
 
 /// The head of an event: which fields it has, its times, the lengths of its texts.
 #[derive(Debug, Clone, Copy, Default)]
-struct Head {
-    present: u16,
-    times: [i64; Field::TIMES],
-    lengths: [u32; Field::TEXTS],
+pub(crate) struct Head {
+    pub(crate) present: u16,
+    pub(crate) times: [i64; Field::TIMES],
+    pub(crate) lengths: [u32; Field::TEXTS],
 }
 
 impl Head {
     /// Appends the head to `heads`.
     #[inline]
-    fn write(&self, heads: &mut Vec<u8>) {
+    pub(crate) fn write(&self, heads: &mut Vec<u8>) {
         const LONGEST: usize = 2 + 8 * Field::TIMES + 4 * Field::TEXTS;
         let mut bytes = [0; LONGEST];
         bytes[..2].copy_from_slice(&self.present.to_le_bytes());
@@ -76,7 +76,7 @@ impl Head {
 
     /// Takes a head off the front of `heads`.
     #[inline]
-    fn read(heads: &mut &[u8]) -> Option<Head> {
+    pub(crate) fn read(heads: &mut &[u8]) -> Option<Head> {
         let present = u16::from_le_bytes(take(heads)?);
         let mut head = Head { present, ..Head::default() };
         for (place, time) in head.times.iter_mut().enumerate() {
@@ -182,14 +182,37 @@ impl<'a> RecordWriter<'a> {
         }
         let len = self.at + self.heads.len();
         self.out[self.at..len].copy_from_slice(self.heads);
-        let text_len = narrow(self.at - HEADER);
-        let header = &mut self.out[..HEADER];
+        let header = Header {
+            received_at: self.received_at,
+            events: self.events,
+            text_len: narrow(self.at - HEADER),
+            tenant_len: self.tenant_len,
+            source: self.source,
+        };
+        header.write(self.out);
+        len
+    }
+}
+
+/// What stands in front of a record.
+pub(crate) struct Header {
+    pub(crate) received_at: i64,
+    pub(crate) events: u32,
+    /// The tenant included.
+    pub(crate) text_len: u32,
+    pub(crate) tenant_len: u16,
+    pub(crate) source: Source,
+}
+
+impl Header {
+    /// Writes the first [`HEADER`] bytes of `out`.
+    pub(crate) fn write(&self, out: &mut [u8]) {
+        let header = &mut out[..HEADER];
         header[..8].copy_from_slice(&self.received_at.to_le_bytes());
         header[8..12].copy_from_slice(&self.events.to_le_bytes());
-        header[12..16].copy_from_slice(&text_len.to_le_bytes());
+        header[12..16].copy_from_slice(&self.text_len.to_le_bytes());
         header[16..18].copy_from_slice(&self.tenant_len.to_le_bytes());
         header[18] = self.source as u8;
-        len
     }
 }
 

@@ -164,6 +164,19 @@ impl<'a> Scanner<'a> {
         self.scratch.levels[0] = Level::Object(self.scratch.keys.open());
     }
 
+    /// Goes on in an object around events: its members from here on count as an event's own.
+    pub(crate) fn reopen(&mut self) {
+        self.begin_event();
+        self.depth = 1;
+        self.scratch.levels[0] = Level::Object(self.scratch.keys.open());
+    }
+
+    /// A value begins here that will lie `depth` levels deep in an event.
+    pub(crate) fn begin_inside(&mut self, depth: usize) {
+        self.begin_event();
+        self.depth = depth;
+    }
+
     /// Closes the event's own object, whose `}` has been read.
     #[inline]
     pub(crate) fn close_event(&mut self) -> Scan<()> {
@@ -253,6 +266,33 @@ impl<'a> Scanner<'a> {
             Some(b'{') => self.nested(false),
             Some(b'[') => self.nested(false),
             _ => self.scalar(),
+        }
+    }
+
+    /// Reads an object, whose `{` is the next byte, member by member: `each` gets the name and
+    /// reads the value, whose first byte is the next one then. With `merged` its keys count as keys
+    /// of the event's own object.
+    pub(crate) fn members(
+        &mut self,
+        merged: bool,
+        mut each: impl FnMut(&mut Self, Text) -> Scan<()>,
+    ) -> Scan<()> {
+        self.open(Kind::Object, merged)?;
+        if self.take(b'}') {
+            return self.close();
+        }
+        loop {
+            let name = self.name()?;
+            self.remember(name)?;
+            each(self, name)?;
+            self.skip_space();
+            if self.take(b',') {
+                self.skip_space();
+            } else if self.take(b'}') {
+                return self.close();
+            } else {
+                return Err(self.expected("`,` or `}` in an object"));
+            }
         }
     }
 
