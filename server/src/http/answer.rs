@@ -353,15 +353,28 @@ pub fn accepted(events: usize, duplicates: usize) -> Reply {
 
 /// `207` with what was accepted, how much of it was known if any, and what was not accepted.
 pub fn partly_accepted(events: usize, duplicates: usize, rejected: &[Rejection]) -> Reply {
-    let rejected: Vec<Value> = rejected
-        .iter()
-        .map(|bad| json!({ "index": bad.index, "error": bad.error.message }))
-        .collect();
-    let mut body = json!({ "accepted": events, "rejected": rejected });
+    let mut body = json!({ "accepted": events, "rejected": list(rejected) });
     if duplicates > 0 {
         body["duplicates"] = duplicates.into();
     }
     whole(StatusCode::MULTI_STATUS, JSON, body.to_string().into())
+}
+
+fn list(rejected: &[Rejection]) -> Vec<Value> {
+    rejected.iter().map(|bad| json!({ "index": bad.index, "error": bad.error.message })).collect()
+}
+
+/// `200` for an SDK, with what was accepted and what was not, if any. Segment's look for `success`,
+/// PostHog's for `status`.
+pub fn accepted_for_sdk(events: usize, duplicates: usize, rejected: &[Rejection]) -> Reply {
+    let mut body = json!({ "success": true, "status": "Ok", "accepted": events });
+    if duplicates > 0 {
+        body["duplicates"] = duplicates.into();
+    }
+    if !rejected.is_empty() {
+        body["rejected"] = list(rejected).into();
+    }
+    whole(StatusCode::OK, JSON, body.to_string().into())
 }
 
 /// Makes this the last answer of its connection.

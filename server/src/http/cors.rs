@@ -13,9 +13,11 @@ use hyper::{HeaderMap, StatusCode};
 
 use super::answer::{Reply, empty};
 
-/// Request headers that a page may set.
-const ALLOWED_HEADERS: HeaderValue =
-    HeaderValue::from_static("content-type, content-encoding, authorization, x-write-key");
+/// Request headers that a page may set: ours, and those that SDKs set in browsers.
+const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
+    "content-type, content-encoding, authorization, x-write-key, x-enable-debug, x-ip-policy, \
+     x-umami-cache, sp-anonymous",
+);
 /// Answer headers that a page may read, so that it can wait before it tries again.
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("retry-after");
 /// A day: browsers cap it at their own, shorter limits.

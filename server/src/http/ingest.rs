@@ -19,7 +19,8 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use ringlake_engine::ack::{NotDurable, Ticket};
 use ringlake_event::{
-    DecodeError, Decoded, Decoder, Mode, Request as EventRequest, Source, Tenant, record_bound,
+    Assembly, DecodeError, Decoded, Decoder, Mode, Rejection, Request as EventRequest, Source,
+    Tenant, record_bound,
 };
 
 use super::answer::{self, Problem, Reply};
@@ -70,16 +71,7 @@ pub async fn answer(serving: &ServingLoop, request: Request<Incoming>) -> Reply 
 async fn events(serving: &ServingLoop, head: &Parts, mut body: Incoming) -> Reply {
     let began = Instant::now();
     let outcome = receive(serving, head, &mut body).await;
-    let mut reply = outcome.unwrap_or_else(|refused| serving.refuse(refused));
-    if body::needs_draining(&body, &head.headers) {
-        // What was refused for its options alone is short as a rule: the connection goes on.
-        if matches!(reply.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
-            answer::close_after(&mut reply);
-        }
-        tokio::task::spawn_local(body::drain(body));
-    }
-    serving.observe(began);
-    reply
+    serving.conclude(began, outcome, head, body)
 }
 
 async fn receive(
@@ -192,6 +184,51 @@ impl ServingLoop {
                 Err(NotDurable) => Err(Refused { problem: Problem::NotDurable, events: 0 }),
             },
         }
+    }
+
+    /// Hands the events of `assembly` to the shard and counts them and the `rejected` ones of the
+    /// same request. There is no ticket when no event was accepted.
+    ///
+    /// # Errors
+    /// What the ring says.
+    pub fn commit_assembly(
+        &self,
+        assembly: &Assembly,
+        request: &EventRequest<'_>,
+        rejected: &[Rejection],
+    ) -> Result<Option<Ticket>, Problem> {
+        let mut ingest = self.ingest.borrow_mut();
+        let mut room = ingest.reserve(assembly.record_len(request))?;
+        let tally = room.tally();
+        tally.receive(assembly.events() + rejected.len());
+        for rejection in rejected {
+            let problem = Problem::Event(rejection.error.clone());
+            tally.refuse(problem.refusal(), 1);
+            self.shared.count_refusal(&problem);
+        }
+        let len = assembly.write(request, &mut room);
+        Ok((len > 0).then(|| room.commit(len)))
+    }
+
+    /// The answer to a request with a body; what is left of that is read and thrown away.
+    pub fn conclude(
+        &self,
+        began: Instant,
+        outcome: Result<Reply, Refused>,
+        head: &Parts,
+        body: Incoming,
+    ) -> Reply {
+        let mut reply = outcome.unwrap_or_else(|refused| self.refuse(refused));
+        if body::needs_draining(&body, &head.headers) {
+            // What was refused for its options alone is short as a rule: the connection goes on.
+            if matches!(reply.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
+            {
+                answer::close_after(&mut reply);
+            }
+            tokio::task::spawn_local(body::drain(body));
+        }
+        self.observe(began);
+        reply
     }
 
     /// Counts a refused request and answers it.

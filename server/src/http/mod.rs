@@ -1,7 +1,7 @@
 //! The server: connections, routes, answers.
 //!
 //! ```text
-//!  accept ──▶ serving loop (one per core) ──▶ ingest, pixel ──▶ ring of the loop
+//!  accept ──▶ serving loop (one per core) ──▶ ingest, pixel, SDKs ──▶ ring of the loop
 //!                                        └──▶ router: query, status, metrics, admin
 //! ```
 //!
@@ -34,6 +34,7 @@ mod metrics;
 mod pixel;
 mod query;
 mod routes;
+mod sdk;
 pub mod serving_loop;
 mod status;
 

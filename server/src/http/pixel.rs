@@ -21,11 +21,13 @@ use super::serving_loop::ServingLoop;
 /// The path.
 pub const PATH: &str = "/v1/pixel.gif";
 const METHODS: &str = "GET, HEAD, OPTIONS";
-const IMAGE: HeaderValue = HeaderValue::from_static("image/gif");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// The content type of [`GIF`].
+pub const IMAGE: HeaderValue = HeaderValue::from_static("image/gif");
+/// Browsers must ask every time.
+pub const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// One transparent point: header, a palette of two colours, "the first is transparent", the image.
-const GIF: [u8; 43] = *b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff\
+pub const GIF: [u8; 43] = *b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff\
     \x21\xf9\x04\x01\x00\x00\x00\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00\x3b";
 
 /// Answers a request for [`PATH`].
@@ -84,14 +86,23 @@ async fn receive(serving: &ServingLoop, head: &Parts) -> Result<Reply, Refused> 
 
 /// The parameters of a query string, decoded strictly: a lenient decoder would store what the
 /// client did not send.
-fn parameters(query: &str) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), Problem>> {
+///
+/// # Errors
+/// [`Problem::Malformed`] for a parameter that cannot be decoded.
+pub fn parameters(
+    query: &str,
+) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), Problem>> {
     query.split('&').filter(|part| !part.is_empty()).map(|part| {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         Ok((decode(name)?, decode(value)?))
     })
 }
 
-fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
+/// The text that a percent-encoded one stands for.
+///
+/// # Errors
+/// [`Problem::Malformed`] when it stands for none.
+pub fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
     if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
         return Ok(Cow::Borrowed(text));
     }

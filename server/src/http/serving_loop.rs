@@ -26,7 +26,8 @@ use hyper::{Request, Response};
 use ringlake_engine::Ingest;
 use ringlake_engine::ack::Acks;
 use ringlake_engine::metrics::Histogram;
-use ringlake_event::Decoder;
+use ringlake_event::sdk::SdkDecoder;
+use ringlake_event::{Assembly, Decoder};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tower_service::Service;
@@ -36,7 +37,7 @@ use super::answer::{Problem, Reply};
 use super::body::Budget;
 use super::connection::{Connection, Streaming};
 use super::encoding::Room;
-use super::{App, grace, guard, ingest, pixel, routes};
+use super::{App, grace, guard, ingest, pixel, routes, sdk};
 
 /// How often a loop looks for connections that stand still. Their timeouts are rounded up to it.
 const TICK: Duration = Duration::from_secs(1);
@@ -76,6 +77,10 @@ pub struct ServingLoop {
     pub ingest: RefCell<Ingest>,
     /// The decoder and its scratch memory.
     pub decoder: RefCell<Decoder>,
+    /// The same for the bodies of SDKs.
+    pub sdk_decoder: RefCell<SdkDecoder>,
+    /// Where the records of requests are put together whose length is not known before.
+    pub assembly: RefCell<Assembly>,
     /// Where bodies are unpacked.
     pub unpacked: RefCell<Room>,
     /// The way back: durable or not.
@@ -126,6 +131,8 @@ impl ServingLoop {
             acks: ingest.acks(),
             ingest: RefCell::new(ingest),
             decoder: RefCell::default(),
+            sdk_decoder: RefCell::default(),
+            assembly: RefCell::default(),
             unpacked: RefCell::default(),
             budget: Budget::new(http.bodies_max_bytes / app.loops.len().max(1)),
             router: routes::router(Arc::clone(&app)),
@@ -169,7 +176,10 @@ impl ServingLoop {
         let reply = match request.uri().path() {
             ingest::PATH => ingest::answer(self, request).await,
             pixel::PATH => pixel::answer(self, request).await,
-            _ => self.route(connection, request).await,
+            path => match sdk::route(path) {
+                Some(route) => sdk::answer(self, request, route).await,
+                None => self.route(connection, request).await,
+            },
         };
         connection.waiting();
         reply
