@@ -7,9 +7,11 @@
 mod support;
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringlake_engine::log::{FrameEncoder, Identity, Log, RealDisk};
+use ringlake_engine::disk::RealDisk;
+use ringlake_engine::log::{FrameEncoder, Identity, Log};
 use ringlake_engine::schema::log_schema;
 
 const ROWS: [usize; 4] = [1, 16, 64, 4_096];
@@ -40,7 +42,7 @@ fn append(criterion: &mut Criterion) {
         let scratch = tempfile::tempdir().expect("there is room for a scratch directory");
         let mut log = Log::new(
             scratch.path().into(),
-            Box::new(RealDisk),
+            Arc::new(RealDisk),
             Identity { node: "0123456789ab".into(), shard: 0, schema: log_schema() },
             64 << 20,
             Vec::new(),

@@ -12,6 +12,9 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ringlake_disk::{Disk, RealDisk, create_directories, create_directories_durably, write_file};
 
 use crate::error::Error;
 
@@ -23,6 +26,7 @@ const NODE_ID_LENGTH: usize = 12;
 pub struct Directory {
     root: PathBuf,
     node: String,
+    disk: Arc<dyn Disk>,
     /// Unlocked by `release`, or when dropped.
     lock: File,
 }
@@ -33,17 +37,27 @@ impl Directory {
     /// # Errors
     /// [`Error::Locked`] when another process holds it, [`Error::Io`] otherwise.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(root).map_err(Error::io("create the data directory", root))?;
+        Self::open_on(root, Arc::new(RealDisk))
+    }
+
+    /// The same on another disk than the operating system's.
+    ///
+    /// # Errors
+    /// As [`Directory::open`].
+    pub fn open_on(root: &Path, disk: Arc<dyn Disk>) -> Result<Self, Error> {
+        let root = &std::path::absolute(root).map_err(Error::io("locate", root))?;
+        create_directories_durably(&*disk, root)
+            .map_err(Error::io("create the data directory", root))?;
         let root = root.canonicalize().map_err(Error::io("open the data directory", root))?;
         let lock = lock(&root)?;
-        for name in ["log", "quarantine", "tmp"] {
+        for name in ["log", "quarantine"] {
             let path = root.join(name);
-            fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+            create_directories(&*disk, &path).map_err(Error::io("create", &path))?;
         }
-        let node = read_or_make_node_id(&root)?;
-        let directory = Self { root, node, lock };
+        let node = read_or_make_node_id(&root, &*disk)?;
+        disk.sync_directory(&root).map_err(Error::io("sync", &root))?;
+        let directory = Self { root, node, disk, lock };
         directory.empty_temporary()?;
-        sync(&directory.root)?;
         Ok(directory)
     }
 
@@ -65,17 +79,30 @@ impl Directory {
         self.root.join("log")
     }
 
-    /// The log of one shard; it is created when it is not there.
+    /// The log of one shard.
+    #[must_use]
+    pub fn shard_log(&self, shard: u32) -> PathBuf {
+        self.log().join(shard.to_string())
+    }
+
+    /// Creates the logs of the first `shards` shards where they are missing. The names of all logs
+    /// are durable afterwards, also of those that a killed process has left unsynced.
     ///
     /// # Errors
-    /// When it cannot be created or synced.
-    pub fn shard_log(&self, shard: u32) -> Result<PathBuf, Error> {
-        let path = self.log().join(shard.to_string());
-        if !path.exists() {
-            fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
-            sync(&self.log())?;
+    /// When one cannot be created, or the names not be synced.
+    pub fn create_shard_logs(&self, shards: u32) -> Result<(), Error> {
+        for shard in 0..shards {
+            let path = self.shard_log(shard);
+            create_directories(&*self.disk, &path).map_err(Error::io("create", &path))?;
         }
-        Ok(path)
+        let log = self.log();
+        self.disk.sync_directory(&log).map_err(Error::io("sync", &log))
+    }
+
+    /// What changes files in it.
+    #[must_use]
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// Where damaged bytes and refused batches go.
@@ -108,6 +135,7 @@ impl Directory {
 
     fn empty_temporary(&self) -> Result<(), Error> {
         let path = self.temporary();
+        fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
         fs::remove_dir_all(&path).map_err(Error::io("empty", &path))?;
         fs::create_dir(&path).map_err(Error::io("create", &path))
     }
@@ -181,28 +209,19 @@ fn write_owner(mut file: &File, owner: &str) -> std::io::Result<()> {
     writeln!(file, "{owner}")
 }
 
-fn read_or_make_node_id(root: &Path) -> Result<String, Error> {
+fn read_or_make_node_id(root: &Path, disk: &dyn Disk) -> Result<String, Error> {
     let path = root.join("node");
     match fs::read_to_string(&path) {
         Ok(text) => parse_node(&text, path),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let mut node = uuid::Uuid::new_v4().simple().to_string();
             node.truncate(NODE_ID_LENGTH);
-            // Written under another name first: a crash must not leave half an id.
-            let draft = root.join("node.new");
-            File::create(&draft)
-                .and_then(|mut file| writeln!(file, "{node}").and_then(|()| file.sync_all()))
-                .and_then(|()| fs::rename(&draft, &path))
-                .map_err(Error::io("write", &path))?;
-            sync(root)?;
+            let line = format!("{node}\n");
+            write_file(disk, &path, line.as_bytes()).map_err(Error::io("write", &path))?;
             Ok(node)
         }
         Err(source) => Err(Error::Io { action: "read", path, source }),
     }
-}
-
-fn sync(path: &Path) -> Result<(), Error> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::io("sync", path))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use ringlake_dedup::{Dedup, Limits};
+use ringlake_disk::{Disk, RealDisk};
 use ringlake_ring::Consumer;
 use uuid::Uuid;
 
@@ -32,7 +33,7 @@ use crate::hot::{
 };
 use crate::ingest::{Bar, Gate, Ingest};
 use crate::lake::{Checked, DamagedFile, Location, Table};
-use crate::log::{Identity, Log, RealDisk};
+use crate::log::{Identity, Log};
 use crate::metrics::Operations;
 use crate::query::{Pool, QueryError, QueryRequest, QueryStream};
 use crate::recovery::{self, Progress, RecoveryStatus, ShardLog, ids};
@@ -122,15 +123,17 @@ impl Engine {
     /// [`Error::Locked`] when another process has the directory; [`Error::Config`] for a value
     /// out of range; otherwise what kept the table or DuckDB from opening.
     pub fn open(config: Config) -> Result<(Self, Vec<Ingest>), Error> {
+        Self::open_on(config, Arc::new(RealDisk))
+    }
+
+    /// The same on another disk than the operating system's.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_on(config: Config, disk: Arc<dyn Disk>) -> Result<(Self, Vec<Ingest>), Error> {
         validate(&config)?;
-        let directory = Arc::new(Directory::open(&config.data)?);
-        let location = Location::parse(config.lake.as_deref(), directory.root())?;
-        let table = Table::open_or_create(&location, directory.node())?;
-        let orphans = table.remove_orphans()?;
-        if !orphans.is_empty() {
-            let files = orphans.len();
-            tracing::info!(files, "removed files of rolls that were never committed");
-        }
+        let (directory, table) = open_files(&config, disk)?;
+        let (directory, location) = (Arc::new(directory), table.location().clone());
         let temporary = directory.temporary();
         let database = Arc::new(Database::open(&config.duckdb, location.root(), &temporary)?);
         let hot = OpenHot::new(&database)?;
@@ -205,6 +208,7 @@ impl Engine {
             passing: Passing {
                 appender: hot.appender,
                 node: self.node().to_owned(),
+                disk: Arc::clone(shared.directory.disk()),
                 quarantine: shared.directory.quarantine(),
                 state: Arc::clone(&shared.flusher),
             },
@@ -448,8 +452,8 @@ impl Engine {
         if let Some(ids) = &mut ids {
             ids.table(&shared.snapshots.load().files, &shared.progress);
         }
-        let quarantine = shared.directory.quarantine();
-        recovery::replay(logs, committed, &quarantine, &shared.queue, &shared.progress, ids)
+        let directory = &shared.directory;
+        recovery::replay(logs, committed, directory, &shared.queue, &shared.progress, ids)
     }
 
     fn start_shards(
@@ -473,7 +477,7 @@ impl Engine {
                 intake: Intake::new(shared.dedup.clone(), state.shard),
                 log: Log::new(
                     log.directory,
-                    Box::new(RealDisk),
+                    Arc::clone(shared.directory.disk()),
                     Identity {
                         node: self.node().to_owned(),
                         shard: state.shard,
@@ -515,6 +519,22 @@ impl Engine {
             .push((name.to_owned(), ended));
         Ok(())
     }
+}
+
+/// The files that a start needs before the logs: the directory and the table, both sound.
+pub(crate) fn open_files(
+    config: &Config,
+    disk: Arc<dyn Disk>,
+) -> Result<(Directory, Table), Error> {
+    let directory = Directory::open_on(&config.data, Arc::clone(&disk))?;
+    let location = Location::parse(config.lake.as_deref(), directory.root())?.with_disk(disk);
+    let table = Table::open_or_create(&location, directory.node())?;
+    let orphans = table.remove_orphans()?;
+    if !orphans.is_empty() {
+        let files = orphans.len();
+        tracing::info!(files, "removed files of rolls that were never committed");
+    }
+    Ok((directory, table))
 }
 
 fn validate(config: &Config) -> Result<(), Error> {
@@ -601,7 +621,7 @@ fn make_dedup(config: &DedupConfig, shards: Arc<[Arc<ShardState>]>) -> Option<Ar
 }
 
 /// How far the table holds each shard of this node: those configured and those with a log.
-fn committed(
+pub(crate) fn committed(
     table: &Table,
     directory: &Directory,
     shards: usize,

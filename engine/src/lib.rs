@@ -11,6 +11,8 @@
 //! - The log is the truth, a hot table is a cache of it, the Delta log says what has left it.
 //! - One thread owns each thing that is written: a ring's consumer and a log belong to their
 //!   shard, the hot tables to the flusher, the Delta table to the roller.
+//! - Whatever changes a file that is to last goes through a [`disk::Disk`], so that tests can make
+//!   it fail and take back what was not synced.
 
 #![deny(unsafe_code)]
 
@@ -45,6 +47,7 @@ mod space;
 pub use config::Config;
 pub use engine::{Engine, RollReport};
 pub use error::Error;
+pub use ringlake_disk as disk;
 pub use ringlake_log as log;
 
 pub use ingest::{Ingest, IngestError};

@@ -169,6 +169,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
 
     use arrow::array::Array;
+    use ringlake_disk::RealDisk;
 
     use super::*;
     use crate::hot::logged;
@@ -182,7 +183,7 @@ mod tests {
     fn file(directory: &Path) -> PathBuf {
         let lines = [r#"{"event":"a","user_id":"ä"}"#.to_owned(), r#"{"event":"b"}"#.to_owned()];
         let bytes = encode("0123456789ab", &logged(3, 7, &lines), "it was refused").unwrap();
-        set_aside(directory, "batch.arrow", &bytes, &report()).unwrap();
+        set_aside(&RealDisk, directory, "batch.arrow", &bytes, &report()).unwrap();
         directory.join("batch.arrow")
     }
 
@@ -226,7 +227,7 @@ mod tests {
         let plain = writer.into_inner().unwrap();
         std::fs::write(&path, &plain).unwrap();
         assert!(!is_one(&path).unwrap());
-        set_aside(scratch.path(), "other.arrow", &plain, &report()).unwrap();
+        set_aside(&RealDisk, scratch.path(), "other.arrow", &plain, &report()).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("is no quarantine file"));
     }
 }

@@ -12,7 +12,7 @@
 //! **Memory.** One frame at a time, and the flusher's bounded queue.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -45,15 +45,13 @@ pub(crate) fn recover_logs(
     committed: &BTreeMap<u32, i64>,
     progress: &Progress,
 ) -> Result<BTreeMap<u32, ShardLog>, Error> {
-    for shard in 0..shards {
-        directory.shard_log(shard)?;
-    }
+    directory.create_shard_logs(shards)?;
     let mut logs = BTreeMap::new();
     let directories = log::shard_directories(&directory.log())?;
     progress.begin_checking(directories.iter().map(|(_, path)| log::bytes_in(path)).sum());
     for (shard, path) in directories {
         progress.check()?;
-        let recovered = log::recover(shard, &path, &directory.quarantine())?;
+        let recovered = log::recover(shard, &path, &directory.quarantine(), &**directory.disk())?;
         let in_table = committed.get(&shard).copied().unwrap_or(0);
         let next_sequence = recovered.last.max(in_table) + 1;
         let bytes: u64 = recovered.segments.iter().map(|segment| segment.bytes).sum();
@@ -71,7 +69,7 @@ pub(crate) fn recover_logs(
 pub(crate) fn replay(
     logs: &BTreeMap<u32, ShardLog>,
     committed: &BTreeMap<u32, i64>,
-    quarantine: &Path,
+    directory: &Directory,
     queue: &Queue,
     progress: &Progress,
     mut ids: Option<ids::Reader<'_>>,
@@ -96,7 +94,7 @@ pub(crate) fn replay(
                 Ok(batch) => batch,
                 Err(error) => {
                     let first = frame.first().max(done + 1);
-                    set_frame_aside(shard, first, frame, &error, quarantine)?;
+                    set_frame_aside(shard, first, frame, &error, directory)?;
                     // Relaxed: statistics.
                     progress.quarantined.fetch_add(1, Ordering::Relaxed);
                     done = frame.last();
@@ -131,7 +129,7 @@ fn set_frame_aside(
     first: i64,
     frame: &Frame,
     error: &ArrowError,
-    quarantine: &Path,
+    directory: &Directory,
 ) -> Result<(), Error> {
     let report = Quarantined {
         shard,
@@ -141,7 +139,7 @@ fn set_frame_aside(
         bytes: frame.body().len() as u64,
     };
     let name = format!("frame-{shard}-{}-{}.bin", frame.first(), frame.last());
-    log::set_aside(quarantine, &name, frame.body(), &report)?;
+    log::set_aside(&**directory.disk(), &directory.quarantine(), &name, frame.body(), &report)?;
     Ok(())
 }
 
@@ -153,11 +151,12 @@ mod tests {
     use std::sync::Arc;
 
     use ringlake_dedup::{Claim, Claims, Dedup, Limits};
+    use ringlake_disk::RealDisk;
 
     use super::*;
     use crate::config::DedupConfig;
     use crate::hot::{Message, logged, test_queue};
-    use crate::log::{Identity, Log, RealDisk, quarantined_ranges};
+    use crate::log::{Identity, Log, quarantined_ranges};
     use crate::schema::log_schema;
     use crate::shard::testing::TestDisk;
 
@@ -170,11 +169,12 @@ mod tests {
         let lines = [r#"{"event":"a"}"#.to_owned(), r#"{"event":"b"}"#.to_owned()];
         let good = logged(0, 3, &lines).batch;
         let narrow = good.project(&[0, 1]).unwrap();
-        let path = directory.shard_log(0).unwrap();
+        directory.create_shard_logs(1).unwrap();
+        let path = directory.shard_log(0);
         let node = directory.node().to_owned();
         let identity = Identity { node, shard: 0, schema: log_schema() };
         let mut log =
-            Log::new(path, Box::new(RealDisk), identity, 1 << 20, Vec::new(), Vec::new()).unwrap();
+            Log::new(path, Arc::new(RealDisk), identity, 1 << 20, Vec::new(), Vec::new()).unwrap();
         log.append(&narrow, 1).unwrap();
         log.append(&good, 3).unwrap();
         drop(log);
@@ -183,7 +183,7 @@ mod tests {
         let logs = recover_logs(&directory, 1, &committed, &progress).unwrap();
         assert_eq!(logs[&0].next_sequence, 5);
         let (queue, receiving) = test_queue(1 << 20);
-        replay(&logs, &committed, &directory.quarantine(), &queue, &progress, None).unwrap();
+        replay(&logs, &committed, &directory, &queue, &progress, None).unwrap();
         let replayed: Vec<Message> = receiving.messages.try_iter().collect();
         let [Message::Batch(batch)] = replayed.as_slice() else { panic!("{replayed:?}") };
         assert_eq!((batch.first, batch.last()), (3, 4));
@@ -202,12 +202,13 @@ mod tests {
     fn the_ids_of_a_void_batch_are_forgotten_and_those_of_durable_ones_are_known() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = Directory::open(scratch.path()).unwrap();
-        let path = directory.shard_log(0).unwrap();
+        directory.create_shard_logs(1).unwrap();
+        let path = directory.shard_log(0);
         let identity =
             Identity { node: directory.node().to_owned(), shard: 0, schema: log_schema() };
         let disk = TestDisk::default();
         let mut log =
-            Log::new(path.clone(), Box::new(disk.clone()), identity, 1 << 20, vec![], vec![])
+            Log::new(path.clone(), Arc::new(disk.clone()), identity, 1 << 20, vec![], vec![])
                 .unwrap();
         log.append(&with_id(1, "a").batch, 1).unwrap();
         disk.go_on(true);
@@ -231,7 +232,7 @@ mod tests {
         let now = 1_795_000_000_000_000;
         let ids = ids::Reader::new(&dedup, directory.node(), &config, now);
         let (queue, _receiving) = test_queue(1 << 20);
-        replay(&logs, &committed, &directory.quarantine(), &queue, &progress, Some(ids)).unwrap();
+        replay(&logs, &committed, &directory, &queue, &progress, Some(ids)).unwrap();
 
         let keys = ["a", "b", "c"].map(|id| dedup.key("default", id));
         let mut keys: Vec<_> = keys.into_iter().zip(0..).collect();

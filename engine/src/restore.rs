@@ -11,7 +11,9 @@
 //!
 //! **Memory.** The batch, and one bit a number of the table.
 
-use std::path::Path;
+use std::sync::Arc;
+
+use ringlake_disk::{Disk, RealDisk};
 
 use crate::config::Config;
 use crate::directory::Directory;
@@ -43,16 +45,24 @@ pub struct Restored {
 /// another node's or a number is present; otherwise what DuckDB or the table says. Nothing has
 /// changed then.
 pub fn restore(config: &Config, aside: &Aside) -> Result<Restored, Error> {
-    let directory = Directory::open(&config.data)?;
+    restore_on(config, aside, Arc::new(RealDisk))
+}
+
+/// The same on another disk than the operating system's.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restore_on(config: &Config, aside: &Aside, disk: Arc<dyn Disk>) -> Result<Restored, Error> {
+    let directory = Directory::open_on(&config.data, Arc::clone(&disk))?;
     let refuse = |problem: String| Err(Error::Format { path: aside.path.clone(), problem });
     if aside.node != directory.node() {
         let (theirs, ours) = (&aside.node, directory.node());
         return refuse(format!("belongs to the node {theirs}, this directory is the node {ours}"));
     }
-    let location = Location::parse(config.lake.as_deref(), directory.root())?;
+    let location = Location::parse(config.lake.as_deref(), directory.root())?.with_disk(disk);
     let mut table = Table::open_or_create(&location, directory.node())?;
     if table.restored(aside.shard, aside.first)? == aside.last {
-        mark(&directory.quarantine(), aside)?;
+        mark(&directory, aside)?;
         return Ok(Restored { version: table.version(), already: true });
     }
     if let Some(problem) = problem_in_log(&directory, &table, aside)? {
@@ -69,7 +79,7 @@ pub fn restore(config: &Config, aside: &Aside) -> Result<Restored, Error> {
         .map_err(|source| Error::DuckDb { action: "open a connection", source })?;
     let files = write_table(&connection, TABLE, &location, directory.node())?;
     let outcome = table.commit_restored(&files, aside.shard, aside.first, aside.last)?;
-    mark(&directory.quarantine(), aside)?;
+    mark(&directory, aside)?;
     Ok(Restored { version: outcome.version(), already: false })
 }
 
@@ -81,12 +91,14 @@ fn problem_in_log(
 ) -> Result<Option<String>, Error> {
     let in_table = table.sequence(aside.shard)?;
     if aside.last > in_table {
-        let path = directory.shard_log(aside.shard)?;
+        let path = directory.shard_log(aside.shard);
         let mut found = false;
-        log::scan::<Error>(&path, &mut |frame| {
-            found |= frame.first() <= aside.last && frame.last() >= aside.first;
-            Ok(())
-        })?;
+        if path.is_dir() {
+            log::scan::<Error>(&path, &mut |frame| {
+                found |= frame.first() <= aside.last && frame.last() >= aside.first;
+                Ok(())
+            })?;
+        }
         let (first, last) = (aside.first, aside.last);
         return Ok(Some(if found {
             format!(
@@ -138,25 +150,27 @@ fn append(database: &Database, aside: &Aside) -> Result<(), Error> {
 }
 
 /// Renames every piece in quarantine that holds exactly these numbers.
-fn mark(quarantine: &Path, aside: &Aside) -> Result<(), Error> {
-    for (path, report) in log::quarantine_reports(quarantine)? {
+fn mark(directory: &Directory, aside: &Aside) -> Result<(), Error> {
+    let quarantine = directory.quarantine();
+    for (path, report) in log::quarantine_reports(&quarantine)? {
         if (report.shard, report.sequences) != (aside.shard, Some((aside.first, aside.last))) {
             continue;
         }
-        // The report goes last: without it the batch would be one that nobody explains.
+        // The report goes last, also after a power cut: a batch without one would be taken for a
+        // file of new events.
         for piece in [path.with_extension(EXTENSION), path] {
             let mut restored = piece.clone().into_os_string();
             restored.push(".");
             restored.push(RESTORED);
-            match std::fs::rename(&piece, &restored) {
+            match directory.disk().rename(&piece, restored.as_ref()) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 renamed => renamed.map_err(Error::io("rename", &piece))?,
             }
+            let synced = directory.disk().sync_directory(&quarantine);
+            synced.map_err(Error::io("sync", &quarantine))?;
         }
     }
-    std::fs::File::open(quarantine)
-        .and_then(|directory| directory.sync_all())
-        .map_err(Error::io("sync", quarantine))
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ringlake_engine::directory::Directory;
+use ringlake_engine::disk::RealDisk;
 use ringlake_engine::hot::LogBatch;
 use ringlake_engine::lake::{Location, ShardSequence, Table};
 use ringlake_engine::log::{Quarantined, set_aside};
@@ -39,8 +40,10 @@ fn with_a_batch_aside() -> (tempfile::TempDir, PathBuf, PathBuf, PathBuf) {
     };
     let bytes = quarantine::encode(directory.node(), &batch(), "refused").unwrap();
     let name = format!("batch-0-1-{EVENTS}.arrow");
-    set_aside(&directory.quarantine(), &name, &bytes, &report(Some((1, EVENTS)))).unwrap();
-    set_aside(&directory.quarantine(), "log-0-1-96.bin", b"damage", &report(None)).unwrap();
+    set_aside(&RealDisk, &directory.quarantine(), &name, &bytes, &report(Some((1, EVENTS))))
+        .unwrap();
+    set_aside(&RealDisk, &directory.quarantine(), "log-0-1-96.bin", b"damage", &report(None))
+        .unwrap();
     let (arrow, bin) =
         (directory.quarantine().join(name), directory.quarantine().join("log-0-1-96.bin"));
     (scratch, data, arrow, bin)

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ringlake_faults::Image;
 use serde_json::Value;
 use support::{PATIENCE, Server, run, text};
 
@@ -104,7 +105,7 @@ fn segments_that_the_table_holds_are_not_replayed() {
         send(&server, first, 2_000);
     }
     let copy = directory.path().join("log");
-    copy_all(&data.join("log"), &copy);
+    Image::read(&data.join("log"), &|_| false).unwrap().write(&copy).unwrap();
     assert_eq!(server.post("/v1/admin/roll", "").status, 200);
     server.kill();
     fs::remove_dir_all(data.join("log")).unwrap();
@@ -118,18 +119,6 @@ fn segments_that_the_table_holds_are_not_replayed() {
     assert_holds(&server, EVENTS + 10);
     server.stop();
     assert_verified(&data);
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        match path.is_dir() {
-            true => copy_all(&path, &target),
-            false => drop(fs::copy(&path, &target).unwrap()),
-        }
-    }
 }
 
 #[test]

@@ -17,7 +17,8 @@
 //! changes no file size, so that the file system has no journal of its own to commit (98 us instead
 //! of 155 on ext4). Old frames stay behind the new ones; their segment number gives them away.
 //!
-//! **Page cache.** Frames go past it (`direct.rs`), in whole blocks, where the file system can.
+//! **Page cache.** Frames go past it, in whole blocks, where the file system can
+//! ([`ringlake_disk::Access::Direct`]).
 //!
 //! **Roles.** Each shard thread owns one [`Log`]. Recovery reads segments before any shard runs.
 //!
@@ -43,8 +44,6 @@
 
 #![forbid(unsafe_code)]
 
-mod direct;
-mod disk;
 mod error;
 mod format;
 mod quarantine;
@@ -52,7 +51,6 @@ mod reader;
 mod recover;
 mod writer;
 
-pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::Error;
 pub use format::{FRAME_BYTES_MAX, FrameEncoder, SegmentHeader, batch_bytes};
 pub use quarantine::{Quarantined, quarantine_reports, quarantined_ranges, read_aside, set_aside};

@@ -1,12 +1,13 @@
 //! The quarantine directory: what cannot be used is kept there, each piece with a report.
 //!
-//! **Guarantees.** [`set_aside`] returns only when the bytes, the report and the directory entry
-//! are synced, so that the numbers a piece held may be passed over.
+//! **Guarantees.** [`set_aside`] returns only when the bytes, the report and their directory entries
+//! are synced, so that the numbers a piece held may be passed over. A report is whole whenever there
+//! is one, and never without its bytes, whatever a crash or a power cut interrupts.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use ringlake_disk::{Disk, create_directories_durably, write_file};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
@@ -41,12 +42,13 @@ struct Entry {
 /// # Errors
 /// When a file cannot be written or synced.
 pub fn set_aside(
+    disk: &dyn Disk,
     quarantine: &Path,
     name: &str,
     bytes: &[u8],
     report: &Quarantined,
 ) -> Result<(), Error> {
-    fs::create_dir_all(quarantine).map_err(Error::io("create", quarantine))?;
+    create_directories_durably(disk, quarantine).map_err(Error::io("create", quarantine))?;
     let entry = Entry { report: report.clone(), crc32c: crc32c::crc32c(bytes) };
     let json = serde_json::to_vec_pretty(&entry).map_err(|source| Error::Io {
         action: "describe",
@@ -55,13 +57,10 @@ pub fn set_aside(
     })?;
     let path = quarantine.join(name);
     for (path, content) in [(path.clone(), bytes), (path.with_extension("json"), &json)] {
-        File::create(&path)
-            .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+        write_file(disk, &path, content)
+            .and_then(|()| disk.sync_directory(quarantine))
             .map_err(Error::io("write the quarantine file", &path))?;
     }
-    File::open(quarantine)
-        .and_then(|directory| directory.sync_all())
-        .map_err(Error::io("sync", quarantine))?;
     tracing::error!(name, reason = %report.reason, sequences = ?report.sequences, "set aside in quarantine");
     Ok(())
 }

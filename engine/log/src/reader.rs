@@ -213,7 +213,8 @@ impl SegmentReader {
     }
 }
 
-fn magic_positions(window: &[u8]) -> impl Iterator<Item = usize> + '_ {
+/// Where frames may start in `window`.
+pub(super) fn magic_positions(window: &[u8]) -> impl Iterator<Item = usize> + '_ {
     window
         .windows(FRAME_MAGIC.len())
         .enumerate()

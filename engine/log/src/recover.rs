@@ -2,8 +2,9 @@
 //!
 //! **Guarantees** (rules 4 and 5 of the log). Torn tails are cut, damaged bytes are copied to
 //! `quarantine/` with a report, every kept segment and its directory is synced: whatever is
-//! replayed afterwards survives a power cut. Recovery never refuses because of damage, only
-//! because a file cannot be read or written, or because another version wrote it.
+//! replayed afterwards survives a power cut, also what an earlier process could not sync. Recovery
+//! never refuses because of damage, only because a file cannot be read or written, or because another
+//! version wrote it.
 //!
 //! **Memory.** One frame at a time; a summary a segment.
 
@@ -12,8 +13,10 @@ use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use ringlake_disk::{Access, Disk};
+
 use super::quarantine::{Quarantined, set_aside};
-use super::reader::{Item, OpenError, SegmentReader};
+use super::reader::{Item, OpenError, SegmentReader, magic_positions};
 use super::writer::SPARE;
 use super::{Error, FrameVisitor, Void};
 
@@ -91,9 +94,14 @@ fn segment_paths(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
 ///
 /// # Errors
 /// When a file cannot be read or written, or another version wrote it.
-pub fn recover(shard: u32, directory: &Path, quarantine: &Path) -> Result<Recovered, Error> {
+pub fn recover(
+    shard: u32,
+    directory: &Path,
+    quarantine: &Path,
+    disk: &dyn Disk,
+) -> Result<Recovered, Error> {
     let mut recovered = Recovered::default();
-    remove_spares(directory)?;
+    remove_spares(directory, disk)?;
     for (segment, path) in segment_paths(directory)? {
         let mut reader = match SegmentReader::open(&path) {
             Ok(reader) => reader,
@@ -104,29 +112,27 @@ pub fn recover(shard: u32, directory: &Path, quarantine: &Path) -> Result<Recove
                 return Err(other_version(path, version));
             }
             Err(OpenError::Damaged(problem)) => {
-                set_segment_aside(shard, &path, problem, quarantine, &mut recovered)?;
+                set_segment_aside(shard, &path, problem, quarantine, disk, &mut recovered)?;
                 continue;
             }
         };
         recovered.note_header(&reader);
-        let kept = recover_segment(shard, segment, &mut reader, quarantine, &mut recovered)?;
+        let kept = recover_segment(shard, segment, &mut reader, quarantine, disk, &mut recovered)?;
         recovered.segments.push(kept);
     }
     if let Some(void) = recovered.voids.iter().map(RangeInclusive::end).max() {
         recovered.last = recovered.last.max(*void);
     }
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(Error::io("sync", directory))?;
+    disk.sync_directory(directory).map_err(Error::io("sync", directory))?;
     Ok(recovered)
 }
 
 /// Nothing valid is in a spare, and this start numbers its segments anew.
-fn remove_spares(directory: &Path) -> Result<(), Error> {
+fn remove_spares(directory: &Path, disk: &dyn Disk) -> Result<(), Error> {
     for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
         let path = entry.map_err(Error::io("list", directory))?.path();
         if path.extension().is_some_and(|extension| extension == SPARE) {
-            fs::remove_file(&path).map_err(Error::io("remove the spare segment", &path))?;
+            disk.remove(&path).map_err(Error::io("remove the spare segment", &path))?;
         }
     }
     Ok(())
@@ -152,37 +158,40 @@ fn recover_segment(
     segment: u64,
     reader: &mut SegmentReader,
     quarantine: &Path,
+    disk: &dyn Disk,
     recovered: &mut Recovered,
 ) -> Result<SegmentFile, Error> {
     let path = reader.path().to_owned();
     let mut last = reader.header().first_sequence - 1;
     let mut end = reader.position();
+    let mut last_frame = end..end;
     let mut damage: Vec<Range<u64>> = Vec::new();
     while let Some(item) = reader.next_item().map_err(Error::io("read the log segment", &path))? {
         match item {
             Item::Frame(frame) => {
                 for range in damage.drain(..) {
-                    let name = format!("log-{shard}-{segment}-{}.bin", range.start);
+                    let bytes = read_range(&path, &range)?;
+                    let stem = format!("log-{shard}-{segment}-{}", range.start);
+                    let name = name_for(quarantine, &stem, &bytes);
                     // The bytes stay in the segment: an earlier start has met them too.
                     if quarantine.join(&name).with_extension("json").exists() {
                         continue;
                     }
                     let lost = (recovered.last.max(last) + 1, frame.first() - 1);
-                    let sequences = (lost.0 <= lost.1).then_some(lost);
                     let report = Quarantined {
                         shard,
-                        sequences,
+                        sequences: (lost.0 <= lost.1).then_some(lost),
                         origin: format!("{}:{}", path.display(), range.start),
                         reason: "damaged bytes between two valid frames".into(),
                         bytes: range.end - range.start,
                     };
-                    let bytes = read_range(&path, &range)?;
-                    set_aside(quarantine, &name, &bytes, &report)?;
+                    set_aside(disk, quarantine, &name, &bytes, &report)?;
                     recovered.quarantined.push(report);
                 }
                 last = last.max(frame.last());
                 recovered.last = recovered.last.max(last);
                 end = reader.position();
+                last_frame = end - frame.bytes()..end;
             }
             Item::Damaged(range) => damage.push(range),
             Item::TornTail(range) => {
@@ -192,9 +201,14 @@ fn recover_segment(
             }
         }
     }
-    let file = File::options().write(true).open(&path).map_err(Error::io("open", &path))?;
-    file.set_len(end)
-        .and_then(|()| file.sync_all())
+    // The sync of the last frame may have failed before the crash. The page cache then takes the
+    // frame for written, and a sync would do nothing about it unless it is written again.
+    let frame = read_range(&path, &last_frame)?;
+    disk.reopen(&path, Access::Cached)
+        .and_then(|mut file| {
+            file.write_at(&frame, last_frame.start)?;
+            file.truncate(end)
+        })
         .map_err(Error::io("cut and sync the log segment", &path))?;
     Ok(SegmentFile { path, segment, last, bytes: end })
 }
@@ -205,13 +219,14 @@ fn set_segment_aside(
     path: &Path,
     problem: &str,
     quarantine: &Path,
+    disk: &dyn Disk,
     recovered: &mut Recovered,
 ) -> Result<(), Error> {
     let bytes = fs::read(path).map_err(Error::io("read the log segment", path))?;
     let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("segment");
-    // A crash while a segment is being created leaves a file without a whole header: no frame
-    // can be in it, because the header is synced before the first one is written.
-    if problem.contains("ends inside its header") {
+    // A crash while a segment is being created leaves a file without a whole header, of any length:
+    // no frame can be in it, because the header is synced before the first one is written.
+    if magic_positions(&bytes).next().is_none() {
         tracing::warn!(path = %path.display(), "removed a log segment that was never finished");
     } else {
         let report = Quarantined {
@@ -221,10 +236,24 @@ fn set_segment_aside(
             reason: problem.into(),
             bytes: bytes.len() as u64,
         };
-        set_aside(quarantine, &format!("log-{shard}-{name}.bin"), &bytes, &report)?;
+        let name = name_for(quarantine, &format!("log-{shard}-{name}"), &bytes);
+        set_aside(disk, quarantine, &name, &bytes, &report)?;
         recovered.quarantined.push(report);
     }
-    fs::remove_file(path).map_err(Error::io("remove the log segment", path))
+    disk.remove(path).map_err(Error::io("remove the log segment", path))
+}
+
+/// A name in quarantine that no other piece has: segment numbers may begin again, and then damage
+/// may come back to the same place. A piece that is already there keeps its name.
+fn name_for(quarantine: &Path, stem: &str, bytes: &[u8]) -> String {
+    let mut name = format!("{stem}.bin");
+    for number in 2_u32.. {
+        match fs::read(quarantine.join(&name)) {
+            Ok(other) if other != bytes => name = format!("{stem}-{number}.bin"),
+            _ => break,
+        }
+    }
+    name
 }
 
 /// Calls `visit` with each intact frame of a shard's directory, oldest first. It changes nothing,

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,13 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use proptest::prelude::*;
+use ringlake_disk::{Disk, RealDisk};
+use ringlake_faults::{Call, Fault, TestDisk};
 
 use super::*;
+
+mod power_cut;
+mod regressions;
 
 const NODE: &str = "0123456789ab";
 
@@ -38,8 +43,8 @@ fn numbered(first: i64, rows: i64) -> RecordBatch {
     batch(&(first..first + rows).map(|number| format!("row-{number}")).collect::<Vec<_>>())
 }
 
-fn open(directory: &Path, disk: Box<dyn Disk>, segment_bytes: u64) -> Log {
-    let found = recover(0, directory, &directory.join("quarantine")).unwrap();
+fn open(directory: &Path, disk: Arc<dyn Disk>, segment_bytes: u64) -> Log {
+    let found = recover(0, directory, &directory.join("quarantine"), &*disk).unwrap();
     let identity = Identity { node: NODE.into(), shard: 0, schema: schema() };
     Log::new(directory.into(), disk, identity, segment_bytes, found.segments, found.voids).unwrap()
 }
@@ -80,7 +85,7 @@ fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
 #[test]
 fn what_was_appended_is_read_back_with_its_numbers() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut log = open(scratch.path(), Box::new(RealDisk), 1 << 20);
+    let mut log = open(scratch.path(), Arc::new(RealDisk), 1 << 20);
     log.append(&numbered(1, 1), 1).unwrap();
     log.append(&numbered(2, 5_000), 2).unwrap();
     let expected: Vec<_> = (1..=5_001).map(|number| (number, format!("row-{number}"))).collect();
@@ -90,7 +95,7 @@ fn what_was_appended_is_read_back_with_its_numbers() {
 #[test]
 fn a_full_segment_is_followed_by_another_one() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut log = open(scratch.path(), Box::new(RealDisk), 1);
+    let mut log = open(scratch.path(), Arc::new(RealDisk), 1);
     for number in 1..=3 {
         log.append(&numbered(number, 1), number).unwrap();
     }
@@ -101,7 +106,7 @@ fn a_full_segment_is_followed_by_another_one() {
 #[test]
 fn only_segments_that_the_lake_holds_whole_are_released() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut log = open(scratch.path(), Box::new(RealDisk), 1);
+    let mut log = open(scratch.path(), Arc::new(RealDisk), 1);
     for number in [1, 11, 21] {
         log.append(&numbered(number, 10), number).unwrap();
     }
@@ -113,99 +118,43 @@ fn only_segments_that_the_lake_holds_whole_are_released() {
 #[test]
 fn a_start_goes_on_in_a_new_segment() {
     let scratch = tempfile::tempdir().unwrap();
-    open(scratch.path(), Box::new(RealDisk), 1 << 20).append(&numbered(1, 2), 1).unwrap();
-    open(scratch.path(), Box::new(RealDisk), 1 << 20).append(&numbered(3, 2), 3).unwrap();
+    open(scratch.path(), Arc::new(RealDisk), 1 << 20).append(&numbered(1, 2), 1).unwrap();
+    open(scratch.path(), Arc::new(RealDisk), 1 << 20).append(&numbered(3, 2), 3).unwrap();
     assert_eq!(segments(scratch.path()).len(), 2);
     assert_eq!(rows(scratch.path()).len(), 4);
 }
 
-/// What the faulty disk does to the next calls of `write_at` and `sync`, in order.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Fault {
-    None,
-    /// Half of the bytes arrive, then an error.
-    ShortWrite,
-    /// All bytes arrive, the sync fails.
-    Sync,
-}
+/// Faults that frames meet, in order.
+type Faults = Arc<Mutex<VecDeque<(Call, Fault)>>>;
 
-#[derive(Debug, Clone, Default)]
-struct FaultyDisk {
-    faults: Arc<Mutex<VecDeque<Fault>>>,
-}
-
-#[derive(Debug)]
-struct FaultyFile {
-    inner: Box<dyn DiskFile>,
-    disk: FaultyDisk,
-    sync_fails: bool,
-    header_written: bool,
-}
-
-impl Disk for FaultyDisk {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let inner = RealDisk.create(path)?;
-        let disk = self.clone();
-        Ok(Box::new(FaultyFile { inner, disk, sync_fails: false, header_written: false }))
-    }
-
-    fn reopen(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let inner = RealDisk.reopen(path)?;
-        let disk = self.clone();
-        Ok(Box::new(FaultyFile { inner, disk, sync_fails: false, header_written: false }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-
-    fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_directory(path)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-}
-
-impl DiskFile for FaultyFile {
-    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if !std::mem::replace(&mut self.header_written, true) {
-            return self.inner.write_at(bytes, offset);
+/// A disk over `root` on which each frame that is written meets the next fault of the queue: at its
+/// write or at its sync. Headers meet none.
+fn faulty(root: &Path) -> (TestDisk, Faults) {
+    let disk = TestDisk::new(root).unwrap();
+    let faults = Faults::default();
+    let queue = Arc::clone(&faults);
+    let (mut started, mut coming) = (HashSet::new(), None);
+    disk.set_plan(move |call, path| {
+        if call == Call::Write && !started.insert(path.to_owned()) {
+            coming = queue.lock().unwrap().pop_front();
         }
-        match self.disk.faults.lock().unwrap().pop_front().unwrap_or(Fault::None) {
-            Fault::None => self.inner.write_at(bytes, offset),
-            Fault::ShortWrite => {
-                self.inner.write_at(&bytes[..bytes.len() / 2], offset)?;
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            Fault::Sync => {
-                self.sync_fails = true;
-                self.inner.write_at(bytes, offset)
-            }
-        }
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        if self.sync_fails {
-            return Err(io::Error::other("the medium says no"));
-        }
-        self.inner.sync()
-    }
-
-    fn truncate(&mut self, length: u64) -> io::Result<()> {
-        self.inner.truncate(length)
-    }
+        coming.take_if(|(wanted, _)| *wanted == call).map_or(Fault::None, |(_, fault)| fault)
+    });
+    (disk, faults)
 }
+
+const SHORT_WRITE: (Call, Fault) = (Call::Write, Fault::Short);
+const FAILED_WRITE: (Call, Fault) = (Call::Write, Fault::FailAfterwards(io::ErrorKind::Other));
+const FAILED_SYNC: (Call, Fault) = (Call::Sync, Fault::Fail(io::ErrorKind::Other));
 
 #[test]
 fn a_failed_batch_is_written_once_more_into_a_new_segment() {
-    for fault in [Fault::ShortWrite, Fault::Sync] {
+    for fault in [SHORT_WRITE, FAILED_WRITE, FAILED_SYNC] {
         let scratch = tempfile::tempdir().unwrap();
-        let disk = FaultyDisk::default();
-        let mut log = open(scratch.path(), Box::new(disk.clone()), 1 << 20);
+        let (disk, faults) = faulty(scratch.path());
+        let mut log = open(scratch.path(), Arc::new(disk), 1 << 20);
         log.append(&numbered(1, 3), 1).unwrap();
-        disk.faults.lock().unwrap().push_back(fault);
+        faults.lock().unwrap().push_back(fault);
         log.append(&numbered(4, 3), 4).unwrap();
         log.append(&numbered(7, 3), 7).unwrap();
         assert_eq!(segments(scratch.path()).len(), 2, "{fault:?}");
@@ -217,15 +166,15 @@ fn a_failed_batch_is_written_once_more_into_a_new_segment() {
 #[test]
 fn a_batch_that_fails_twice_is_void_and_the_next_header_says_so() {
     let scratch = tempfile::tempdir().unwrap();
-    let disk = FaultyDisk::default();
-    let mut log = open(scratch.path(), Box::new(disk.clone()), 1 << 20);
+    let (disk, faults) = faulty(scratch.path());
+    let mut log = open(scratch.path(), Arc::new(disk), 1 << 20);
     log.append(&numbered(1, 3), 1).unwrap();
-    disk.faults.lock().unwrap().extend([Fault::ShortWrite, Fault::Sync]);
+    faults.lock().unwrap().extend([SHORT_WRITE, FAILED_SYNC]);
     assert!(matches!(log.append(&numbered(4, 3), 4), Err(Error::Io { .. })));
     log.append(&numbered(7, 1), 7).unwrap();
     let numbers: Vec<_> = rows(scratch.path()).into_iter().map(|row| row.0).collect();
     assert_eq!(numbers, [1, 2, 3, 7]);
-    let found = recover(0, scratch.path(), &scratch.path().join("quarantine")).unwrap();
+    let found = recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk).unwrap();
     assert_eq!(found.voids, [4..=6]);
     assert!(found.quarantined.is_empty());
 }
@@ -233,22 +182,22 @@ fn a_batch_that_fails_twice_is_void_and_the_next_header_says_so() {
 #[test]
 fn a_segment_that_is_started_early_makes_the_void_ranges_durable() {
     let scratch = tempfile::tempdir().unwrap();
-    let disk = FaultyDisk::default();
-    let mut log = open(scratch.path(), Box::new(disk.clone()), 1 << 20);
+    let (disk, faults) = faulty(scratch.path());
+    let mut log = open(scratch.path(), Arc::new(disk), 1 << 20);
     log.append(&numbered(1, 3), 1).unwrap();
-    disk.faults.lock().unwrap().extend([Fault::Sync, Fault::Sync]);
+    faults.lock().unwrap().extend([FAILED_SYNC, FAILED_SYNC]);
     log.append(&numbered(4, 3), 4).unwrap_err();
     log.start_segment(7).unwrap();
     let files = segments(scratch.path()).len();
     log.start_segment(7).unwrap();
     assert_eq!(segments(scratch.path()).len(), files, "one is open");
-    let found = recover(0, scratch.path(), &scratch.path().join("quarantine")).unwrap();
+    let found = recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk).unwrap();
     assert_eq!((found.voids, found.last), (vec![4..=6], 6));
 
     // Nothing else knows them: the header outlives the rows.
     log.close_released(6);
     log.release(6).unwrap();
-    let found = recover(0, scratch.path(), &scratch.path().join("quarantine")).unwrap();
+    let found = recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk).unwrap();
     assert_eq!((found.voids, found.segments.len()), (vec![4..=6], 1));
 }
 
@@ -263,7 +212,7 @@ fn end(path: &Path) -> u64 {
 #[test]
 fn a_recycled_segment_holds_only_what_was_written_since() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut log = open(scratch.path(), Box::new(RealDisk), 20_000);
+    let mut log = open(scratch.path(), Arc::new(RealDisk), 20_000);
     let mut next = 1;
     let mut fill = |log: &mut Log, until: usize| {
         while segments(scratch.path()).len() < until {
@@ -288,7 +237,7 @@ fn a_recycled_segment_holds_only_what_was_written_since() {
 
     // A start cuts the old frames off; they are not a torn tail.
     drop(log);
-    let found = recover(0, scratch.path(), &scratch.path().join("quarantine")).unwrap();
+    let found = recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk).unwrap();
     assert_eq!((found.last, found.torn_bytes), (newest, 0));
     assert!(fs::metadata(&path).unwrap().len() < recycled_bytes);
     assert!(found.quarantined.is_empty());
@@ -297,21 +246,21 @@ fn a_recycled_segment_holds_only_what_was_written_since() {
 #[test]
 fn a_spare_does_not_outlive_a_start() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut log = open(scratch.path(), Box::new(RealDisk), 1);
+    let mut log = open(scratch.path(), Arc::new(RealDisk), 1);
     for number in 1..=2 {
         log.append(&numbered(number, 1), number).unwrap();
     }
     log.release(1).unwrap();
     assert_eq!(spares(scratch.path()).len(), 1);
     drop(log);
-    open(scratch.path(), Box::new(RealDisk), 1);
+    open(scratch.path(), Arc::new(RealDisk), 1);
     assert_eq!(spares(scratch.path()).len(), 0);
 }
 
 #[test]
 fn spares_are_given_back_when_room_is_lacking() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut log = open(scratch.path(), Box::new(RealDisk), 1);
+    let mut log = open(scratch.path(), Arc::new(RealDisk), 1);
     for number in 1..=3 {
         log.append(&numbered(number, 1), number).unwrap();
     }
@@ -326,7 +275,7 @@ fn spares_are_given_back_when_room_is_lacking() {
 #[test]
 fn the_open_segment_can_be_let_go_once_the_lake_holds_all_of_it() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut log = open(scratch.path(), Box::new(RealDisk), 1 << 20);
+    let mut log = open(scratch.path(), Arc::new(RealDisk), 1 << 20);
     log.append(&numbered(1, 5), 1).unwrap();
     log.close_released(4);
     assert!(!log.can_release(5));
@@ -341,7 +290,7 @@ fn the_open_segment_can_be_let_go_once_the_lake_holds_all_of_it() {
 #[test]
 fn a_torn_tail_is_cut_and_the_rest_stays() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut log = open(scratch.path(), Box::new(RealDisk), 1 << 20);
+    let mut log = open(scratch.path(), Arc::new(RealDisk), 1 << 20);
     log.append(&numbered(1, 2), 1).unwrap();
     let whole = end(&segments(scratch.path())[0]);
     log.append(&numbered(3, 2), 3).unwrap();
@@ -352,7 +301,7 @@ fn a_torn_tail_is_cut_and_the_rest_stays() {
         let torn = copy.path().join(path.file_name().unwrap());
         fs::copy(&path, &torn).unwrap();
         fs::File::options().write(true).open(&torn).unwrap().set_len(length).unwrap();
-        let found = recover(0, copy.path(), &copy.path().join("quarantine")).unwrap();
+        let found = recover(0, copy.path(), &copy.path().join("quarantine"), &RealDisk).unwrap();
         assert_eq!((found.last, found.torn_bytes), (2, length - whole));
         assert_eq!(fs::metadata(&torn).unwrap().len(), whole);
         assert!(found.quarantined.is_empty());
@@ -362,7 +311,7 @@ fn a_torn_tail_is_cut_and_the_rest_stays() {
 #[test]
 fn only_damaged_bytes_go_to_quarantine_and_their_numbers_are_named() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut log = open(scratch.path(), Box::new(RealDisk), 1 << 20);
+    let mut log = open(scratch.path(), Arc::new(RealDisk), 1 << 20);
     let mut ends = Vec::new();
     for first in [1, 11, 21] {
         log.append(&numbered(first, 10), first).unwrap();
@@ -374,7 +323,7 @@ fn only_damaged_bytes_go_to_quarantine_and_their_numbers_are_named() {
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
     let quarantine = scratch.path().join("quarantine");
-    let found = recover(0, scratch.path(), &quarantine).unwrap();
+    let found = recover(0, scratch.path(), &quarantine, &RealDisk).unwrap();
     assert_eq!(found.quarantined.len(), 1);
     assert_eq!(found.quarantined[0].sequences, Some((11, 20)));
     assert_eq!(found.quarantined[0].bytes, ends[1] - ends[0]);
@@ -386,7 +335,7 @@ fn only_damaged_bytes_go_to_quarantine_and_their_numbers_are_named() {
 #[test]
 fn a_frame_of_another_segment_never_passes() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut log = open(scratch.path(), Box::new(RealDisk), 1);
+    let mut log = open(scratch.path(), Arc::new(RealDisk), 1);
     log.append(&numbered(1, 2), 1).unwrap();
     log.append(&numbered(3, 2), 3).unwrap();
     let paths = segments(scratch.path());
@@ -406,12 +355,13 @@ fn a_frame_of_another_segment_never_passes() {
 #[test]
 fn a_log_of_another_version_is_refused_with_a_sentence() {
     let scratch = tempfile::tempdir().unwrap();
-    open(scratch.path(), Box::new(RealDisk), 1 << 20).append(&numbered(1, 1), 1).unwrap();
+    open(scratch.path(), Arc::new(RealDisk), 1 << 20).append(&numbered(1, 1), 1).unwrap();
     let path = segments(scratch.path()).remove(0);
     let mut bytes = fs::read(&path).unwrap();
     bytes[8] = 99;
     fs::write(&path, bytes).unwrap();
-    let error = recover(0, scratch.path(), &scratch.path().join("quarantine")).unwrap_err();
+    let error =
+        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk).unwrap_err();
     assert!(error.to_string().contains("is a log of format 99"), "{error}");
 }
 
@@ -427,7 +377,7 @@ proptest! {
         noise in prop::collection::vec(any::<u8>(), 1..200),
     ) {
         let scratch = tempfile::tempdir().unwrap();
-        let mut log = open(scratch.path(), Box::new(RealDisk), 1 << 20);
+        let mut log = open(scratch.path(), Arc::new(RealDisk), 1 << 20);
         let mut next = 1;
         let mut frames = Vec::new();
         let path = scratch.path().join("00000000000000000001.log");
@@ -448,7 +398,7 @@ proptest! {
         let changed = before != bytes[at..end];
         fs::write(&path, &bytes).unwrap();
 
-        recover(0, scratch.path(), &scratch.path().join("quarantine")).unwrap();
+        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk).unwrap();
         let found = rows(scratch.path());
         for (number, text) in &found {
             prop_assert_eq!(text, &format!("row-{number}"));

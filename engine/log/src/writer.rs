@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use ringlake_disk::{Access, Disk, DiskFile};
 
-use super::disk::{Disk, DiskFile};
 use super::format::{END_MARK, FrameEncoder, SegmentHeader, readdress};
 use super::{Error, SegmentFile, Void};
 
@@ -27,7 +27,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Log {
     directory: PathBuf,
-    disk: Box<dyn Disk>,
+    disk: Arc<dyn Disk>,
     identity: Identity,
     segment_bytes: u64,
     encoder: FrameEncoder,
@@ -56,7 +56,7 @@ impl Log {
     /// When arrow was built without LZ4.
     pub fn new(
         directory: PathBuf,
-        disk: Box<dyn Disk>,
+        disk: Arc<dyn Disk>,
         identity: Identity,
         segment_bytes: u64,
         closed: Vec<SegmentFile>,
@@ -273,9 +273,9 @@ impl Log {
                 // Its old name must be gone for good before its old header is: a power cut would
                 // else leave a segment whose name and header disagree.
                 self.disk.sync_directory(&self.directory)?;
-                self.disk.reopen(spare)?
+                self.disk.reopen(spare, Access::Direct)?
             }
-            None => self.disk.create(path)?,
+            None => self.disk.create(path, Access::Direct)?,
         };
         file.write_at(&header, 0)?;
         file.sync()?;

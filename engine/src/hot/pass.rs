@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use ringlake_disk::Disk;
 
 use super::flusher::{FlusherState, Stopped};
 use super::{HotAppender, LogBatch, Refused, rows_of};
@@ -35,6 +36,7 @@ const STOP_LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Passing {
     pub appender: HotAppender,
     pub node: String,
+    pub disk: Arc<dyn Disk>,
     pub quarantine: PathBuf,
     pub state: Arc<FlusherState>,
 }
@@ -108,9 +110,9 @@ impl Passing {
         };
         let (first, last) = (batch.first, batch.last());
         let name = format!("batch-{}-{first}-{last}.{}", batch.shard, quarantine::EXTENSION);
-        while let Err(error) = quarantine::encode(&self.node, batch, problem)
-            .and_then(|bytes| Ok(set_aside(&self.quarantine, &name, &bytes, &report)?))
-        {
+        let write =
+            |bytes: Vec<u8>| Ok(set_aside(&*self.disk, &self.quarantine, &name, &bytes, &report)?);
+        while let Err(error) = quarantine::encode(&self.node, batch, problem).and_then(write) {
             let error = chain(&error);
             if self.state.problem.set(format!("a batch cannot be set aside: {error}")) {
                 tracing::error!(%error, "a batch cannot be set aside; it is tried again");

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
+use ringlake_disk::RealDisk;
 use ringlake_event::{Decoder, Limits, Mode, Record, Request, Source, Tenant, record_bound};
 
 use super::*;
@@ -119,6 +120,7 @@ fn bench_with(duckdb: &DuckDbConfig, scratch: &Path, with_table: bool, config: H
         passing: Passing {
             appender: HotAppender::new(&database).unwrap(),
             node: "0123456789ab".into(),
+            disk: Arc::new(RealDisk),
             quarantine: scratch.join("quarantine"),
             state: Arc::clone(&state),
         },

@@ -40,7 +40,6 @@ use delta_kernel::transaction::data_layout::DataLayout;
 use delta_kernel::{KernelError, KernelResult};
 use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
-use object_store::local::LocalFileSystem;
 
 use self::log::LogFiles;
 use super::error::{Cause, LakeError, Result};
@@ -313,7 +312,7 @@ impl Table {
 
 /// The library's file access: synced writes, on the location's threads. It takes absolute paths.
 fn kernel(location: &Location) -> Kernel {
-    let store = Arc::new(LocalFileSystem::new().with_fsync(true));
+    let store = Arc::new(location.files());
     let executor = Arc::new(TokioMultiThreadExecutor::new(location.runtime()));
     DefaultEngineBuilder::new(store).with_task_executor(executor).build()
 }

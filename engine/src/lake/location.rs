@@ -16,22 +16,23 @@
 //! **Roles.** Any thread; every call blocks. Calls may come from inside an async runtime only where
 //! blocking is allowed.
 
-use std::fs::{self, File};
+use std::fs;
 use std::future::Future;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use futures_util::TryStreamExt;
-use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, path};
+use ringlake_disk::{Disk, RealDisk, create_directories, create_directories_durably};
 use tokio::runtime::{Builder, Handle, Runtime};
 use url::Url;
 use uuid::Uuid;
 
 use super::error::{LakeError, Result};
 use super::seal::Sums;
+use super::store::DiskStore;
 use crate::schema::PARTITION;
 
 /// Directory of the table below the data directory when nothing else is configured.
@@ -54,8 +55,12 @@ pub struct Location {
     root: Arc<Path>,
     /// The same as a URL that ends in a slash.
     url: Url,
+    /// The same as the name of an object.
+    prefix: path::Path,
+    /// The machine's objects.
+    files: DiskStore,
     /// The table's objects, with names relative to its root.
-    store: Arc<PrefixStore<LocalFileSystem>>,
+    store: Arc<PrefixStore<DiskStore>>,
     io: Arc<IoThreads>,
 }
 
@@ -81,13 +86,23 @@ impl Location {
             .map_err(|()| place("it is not a path that a URL can express"))?;
         let prefix =
             path::Path::from_url_path(url.path()).map_err(|source| place(&source.to_string()))?;
-        let files = LocalFileSystem::new().with_fsync(true);
+        let files = DiskStore::new(Arc::new(RealDisk));
         Ok(Self {
             root: root.into(),
             url,
-            store: Arc::new(PrefixStore::new(files, prefix)),
+            store: Arc::new(PrefixStore::new(files.clone(), prefix.clone())),
+            prefix,
+            files,
             io: Arc::new(IoThreads::start()?),
         })
+    }
+
+    /// The same place on another disk than the operating system's.
+    #[must_use]
+    pub fn with_disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.files = DiskStore::new(disk);
+        self.store = Arc::new(PrefixStore::new(self.files.clone(), self.prefix.clone()));
+        self
     }
 
     /// The table's directory.
@@ -120,7 +135,7 @@ impl Location {
         let sealed = path.as_ref().trim_end_matches(SUFFIX);
         let sealed = path::Path::from(format!("{sealed}-{sums}{SUFFIX}"));
         let (old, new) = (self.local(path), self.local(&sealed));
-        fs::rename(&old, &new).map_err(LakeError::io("rename", old))?;
+        self.disk().rename(&old, &new).map_err(LakeError::io("rename", old))?;
         Ok(sealed)
     }
 
@@ -148,7 +163,7 @@ impl Location {
     /// [`LakeError::Io`]; the file must then not be committed.
     pub fn sync_file(&self, path: &path::Path) -> Result<()> {
         let local = self.local(path);
-        File::open(&local).and_then(|file| file.sync_all()).map_err(LakeError::io("sync", local))
+        self.disk().sync_file(&local).map_err(LakeError::io("sync", local))
     }
 
     /// Puts the directory entries that lead from the table's root to `path` on the medium. The
@@ -160,22 +175,31 @@ impl Location {
     pub fn sync_directories(&self, path: &path::Path) -> Result<()> {
         let mut directory = self.local(path);
         while directory.pop() && directory.starts_with(&self.root) {
-            sync_directory(&directory)?;
+            self.sync_directory(&directory)?;
         }
         Ok(())
     }
 
-    /// Creates the table's directory with everything above it, durably. Nothing happens when it
-    /// exists.
+    /// Puts the entries of `directory` on the medium.
+    pub(super) fn sync_directory(&self, directory: &Path) -> Result<()> {
+        self.disk()
+            .sync_directory(directory)
+            .map_err(LakeError::io("sync the directory", directory))
+    }
+
+    /// Creates the table's directory with everything above it where it is missing. Its name and
+    /// those above it are durable afterwards, whoever created them.
     ///
     /// # Errors
     ///
     /// [`LakeError::Io`].
     pub fn create(&self) -> Result<()> {
-        create_durably(&self.root)
+        create_directories_durably(self.disk(), &self.root)
+            .map_err(LakeError::io("create", &*self.root))
     }
 
-    /// Creates the directory that is to hold the object `path`, durably.
+    /// Creates the partition that is to hold the data file `path` where it is missing.
+    /// [`Location::sync_directories`] makes its name durable.
     ///
     /// # Errors
     ///
@@ -183,7 +207,7 @@ impl Location {
     pub fn create_directory(&self, path: &path::Path) -> Result<()> {
         let mut directory = self.local(path);
         directory.pop();
-        create_durably(&directory)
+        create_directories(self.disk(), &directory).map_err(LakeError::io("create", directory))
     }
 
     /// Data files that `node` has written, whether a commit names them or not.
@@ -217,6 +241,16 @@ impl Location {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(source) => Err(LakeError::store("remove", path)(source)),
         }
+    }
+
+    /// What changes the table's files.
+    pub(super) fn disk(&self) -> &dyn Disk {
+        self.files.disk()
+    }
+
+    /// The machine's objects, with absolute names.
+    pub(super) fn files(&self) -> DiskStore {
+        self.files.clone()
     }
 
     /// The runtime that does the table's input and output.
@@ -347,27 +381,6 @@ fn settle(path: &Path) -> Result<PathBuf> {
         missing.push(name.to_owned());
         existing.pop();
     }
-}
-
-/// Creates `directory` and what is missing above it; every directory that gained an entry is
-/// synced.
-fn create_durably(directory: &Path) -> Result<()> {
-    let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
-    fs::create_dir_all(directory).map_err(LakeError::io("create", directory))?;
-    for created in missing {
-        sync_directory(created)?;
-        if let Some(parent) = created.parent() {
-            sync_directory(parent)?;
-        }
-    }
-    Ok(())
-}
-
-/// Puts the entries of `directory` on the medium.
-pub(super) fn sync_directory(directory: &Path) -> Result<()> {
-    File::open(directory)
-        .and_then(|opened| opened.sync_all())
-        .map_err(LakeError::io("sync the directory", directory))
 }
 
 #[cfg(test)]

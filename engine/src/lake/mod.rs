@@ -12,6 +12,7 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`location`] | where the table is, names of its files, syncing, orphans |
+//! | `store` | the table's objects on a local disk, written durably |
 //! | [`delta`] | the Delta log; the only module that uses the Delta library |
 //! | [`roll`] | a hot table to one sorted Parquet file a day |
 //! | [`seal`] | checksums on every byte of a written file |
@@ -38,6 +39,7 @@ pub mod seal;
 pub mod verify;
 
 mod error;
+mod store;
 
 #[cfg(test)]
 mod testing;

@@ -91,7 +91,7 @@ pub(super) fn finish(
 ) -> Result<NewFile> {
     let sealed = location.new_data_file(node, date);
     begun.push(sealed.clone());
-    let sums = seal(&location.local(draft), &location.local(&sealed))?;
+    let sums = seal(location.disk(), &location.local(draft), &location.local(&sealed))?;
     location.sync_file(&sealed)?;
     let path = location.name_sealed(&sealed, sums)?;
     begun.push(path.clone());

@@ -42,6 +42,7 @@ use parquet::file::metadata::{
     ParquetMetaDataWriter, RowGroupMetaData,
 };
 use parquet::file::writer::TrackedWrite;
+use ringlake_disk::{Access, Disk, DiskFile};
 use twox_hash::XxHash64;
 use zstd::stream::read::Decoder;
 use zstd::zstd_safe::find_frame_compressed_size;
@@ -100,14 +101,14 @@ impl std::fmt::Display for Sums {
 ///
 /// [`LakeError::Io`]; [`LakeError::Parquet`] or [`LakeError::Content`] when the draft is not such a
 /// file. What there is of `sealed` is the caller's to remove.
-pub(super) fn seal(draft: &Path, sealed: &Path) -> Result<Sums> {
+pub(super) fn seal(disk: &dyn Disk, draft: &Path, sealed: &Path) -> Result<Sums> {
     let source = File::open(draft).map_err(LakeError::io("open", draft))?;
     let metadata = ParquetMetaDataReader::new()
         .with_page_index_policy(PageIndexPolicy::Optional)
         .parse_and_finish(&source)
         .map_err(LakeError::parquet(draft))?;
-    let target = File::create(sealed).map_err(LakeError::io("create", sealed))?;
-    let mut tee = Tee { file: target, whole: 0, tail: None, failed: None };
+    let target = disk.create(sealed, Access::Cached).map_err(LakeError::io("create", sealed))?;
+    let mut tee = Tee { file: target, length: 0, whole: 0, tail: None, failed: None };
     let out = TrackedWrite::new(&mut tee);
     let mut sealer = Sealer { source: &source, draft, sealed, out, headers: 0, body: Vec::new() };
     sealer.header(MAGIC)?;
@@ -126,7 +127,9 @@ pub(super) fn seal(draft: &Path, sealed: &Path) -> Result<Sums> {
 
 /// The sealed file, and the checksum of what has gone into it.
 struct Tee {
-    file: File,
+    file: Box<dyn DiskFile>,
+    /// Bytes written.
+    length: u64,
     whole: u32,
     /// What was written since this was set.
     tail: Option<Vec<u8>>,
@@ -158,8 +161,9 @@ impl Tee {
 
 impl Write for &mut Tee {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.file.write_all(bytes) {
+        match self.file.write_at(bytes, self.length) {
             Ok(()) => {
+                self.length += bytes.len() as u64;
                 self.whole = crc32c::crc32c_append(self.whole, bytes);
                 if let Some(tail) = &mut self.tail {
                     tail.extend_from_slice(bytes);

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::hot::{LogBatch, logged};
 use crate::lake::ShardSequence;
-use crate::log::{Identity, Log, Quarantined, RealDisk, set_aside};
+use crate::log::{Identity, Log, Quarantined, set_aside};
 use crate::quarantine;
 use crate::schema::log_schema;
 use crate::verify::{VerifyReport, verify};
@@ -39,7 +39,7 @@ fn put_aside(directory: &Directory, batch: &LogBatch) -> PathBuf {
     };
     let name = format!("batch-{}-{}-{}.arrow", batch.shard, batch.first, batch.last());
     let bytes = quarantine::encode(directory.node(), batch, &report.reason).unwrap();
-    set_aside(&directory.quarantine(), &name, &bytes, &report).unwrap();
+    set_aside(&**directory.disk(), &directory.quarantine(), &name, &bytes, &report).unwrap();
     directory.quarantine().join(name)
 }
 
@@ -105,8 +105,9 @@ fn numbers_that_the_log_brings_back_are_refused() {
         let batch = logged(0, 11, &lines(4));
         let node = directory.node().to_owned();
         let identity = Identity { node, shard: 0, schema: log_schema() };
-        let log = directory.shard_log(0).unwrap();
-        let disk = Box::new(RealDisk);
+        directory.create_shard_logs(1).unwrap();
+        let log = directory.shard_log(0);
+        let disk = Arc::new(RealDisk);
         let mut log = Log::new(log, disk, identity, 1 << 20, Vec::new(), Vec::new()).unwrap();
         log.append(&batch.batch, 11).unwrap();
         let unheard_of = logged(1, 1, &lines(1));

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::log::{Disk, DiskFile, RealDisk};
+use ringlake_disk::{Access, Disk, DiskFile, RealDisk};
 
 /// Longer than anything here may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,14 +71,22 @@ impl TestDisk {
 }
 
 impl Disk for TestDisk {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let inner = RealDisk.create(path)?;
+    fn create(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        let inner = RealDisk.create(path, access)?;
         Ok(Box::new(TestFile { inner, disk: self.clone(), has_header: false }))
     }
 
-    fn reopen(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let inner = RealDisk.reopen(path)?;
+    fn reopen(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        let inner = RealDisk.reopen(path, access)?;
         Ok(Box::new(TestFile { inner, disk: self.clone(), has_header: false }))
+    }
+
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_directory(path)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.link(from, to)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -91,6 +99,10 @@ impl Disk for TestDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         RealDisk.remove(path)
+    }
+
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_file(path)
     }
 }
 

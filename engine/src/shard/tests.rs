@@ -80,7 +80,7 @@ impl Rig {
             let directory = rig._scratch.path().join(state.shard.to_string());
             std::fs::create_dir(&directory).unwrap();
             let identity = Identity { node: "n".into(), shard: state.shard, schema: log_schema() };
-            let disk = Box::new(disk.clone());
+            let disk = Arc::new(disk.clone());
             let shard = Shard {
                 consumer,
                 intake: Intake::new(Some(Arc::clone(&dedup)), state.shard),

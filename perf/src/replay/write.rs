@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use ringlake_engine::directory::Directory;
-use ringlake_engine::log::{Identity, Log, RealDisk};
+use ringlake_engine::disk::RealDisk;
+use ringlake_engine::log::{Identity, Log};
 use ringlake_engine::schema::log_schema;
 use ringlake_engine::shard::BatchBuilder;
 use ringlake_event::generate::Generator;
@@ -32,6 +33,7 @@ pub struct Written {
 /// the page cache.
 pub fn log(data: &Path, bytes: u64, shards: u32, seed: u64) -> Result<Written> {
     let directory = Arc::new(Directory::open(data)?);
+    directory.create_shard_logs(shards)?;
     let threads: Vec<_> = (0..shards)
         .map(|shard| {
             let directory = Arc::clone(&directory);
@@ -51,10 +53,10 @@ pub fn log(data: &Path, bytes: u64, shards: u32, seed: u64) -> Result<Written> {
 }
 
 fn shard_log(directory: &Directory, shard: u32, target: u64, seed: u64) -> Result<Written> {
-    let path = directory.shard_log(shard)?;
+    let path = directory.shard_log(shard);
     let node = directory.node().to_owned();
     let identity = Identity { node, shard, schema: log_schema() };
-    let disk = Box::new(RealDisk);
+    let disk = Arc::new(RealDisk);
     let mut log = Log::new(path.clone(), disk, identity, SEGMENT_BYTES, Vec::new(), Vec::new())?;
     let mut generator = Generator::new(seed);
     let mut decoder = Decoder::new();

@@ -12,7 +12,7 @@ use object_store::{ObjectMeta, path};
 use serde::de::IgnoredAny;
 
 use crate::lake::error::{LakeError, Result};
-use crate::lake::location::{Location, sync_directory};
+use crate::lake::location::Location;
 
 /// The directory of the log below the table's root.
 const LOG_DIRECTORY: &str = "_delta_log";
@@ -104,8 +104,8 @@ impl LogFiles {
         for file in checkpoint.map(|(_, checkpoint)| checkpoint).into_iter().chain(commits) {
             location.sync_file(&file.location)?;
         }
-        sync_directory(&location.root().join(LOG_DIRECTORY))?;
-        sync_directory(location.root())
+        location.sync_directory(&location.root().join(LOG_DIRECTORY))?;
+        location.sync_directory(location.root())
     }
 
     /// Files that nobody needs any more: those below the newest complete checkpoint that is at most

@@ -13,6 +13,8 @@ use parquet::arrow::arrow_reader::{
 use parquet::basic::ZstdLevel;
 use parquet::file::properties::WriterProperties;
 
+use ringlake_disk::RealDisk;
+
 use super::*;
 use crate::lake::check::{check_outside, check_whole};
 use crate::lake::delta::DataFile;
@@ -140,7 +142,7 @@ fn what_duckdb_would_not_write_is_refused() {
     let draft = location.root().join("draft.parquet");
     let copy = format!("COPY hot TO '{}' (FORMAT parquet, COMPRESSION snappy)", draft.display());
     connection.execute_batch(&copy).unwrap();
-    let error = seal(&draft, &location.root().join("sealed.parquet")).unwrap_err();
+    let error = seal(&RealDisk, &draft, &location.root().join("sealed.parquet")).unwrap_err();
     assert!(error.to_string().contains("not as ZSTD"), "{error}");
 }
 
@@ -183,7 +185,7 @@ fn a_page_index_says_where_the_pages_are_now() {
     writer.write(&batch).unwrap();
     writer.close().unwrap();
 
-    seal(&draft, &sealed).unwrap();
+    seal(&RealDisk, &draft, &sealed).unwrap();
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
     let opened = File::open(&sealed).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(opened, options).unwrap();

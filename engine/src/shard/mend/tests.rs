@@ -9,14 +9,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use ringlake_disk::RealDisk;
 use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_bound};
+use ringlake_faults::{Call, Fault, TestDisk};
 
 use super::*;
 use crate::ack;
 use crate::config::LogConfig;
 use crate::hot::{Marker, Message, Receiving, test_queue};
 use crate::ingest::{Bar, Gate, Ingest, IngestError};
-use crate::log::{Disk, DiskFile, Identity, Log, RealDisk, recover};
+use crate::log::{Identity, Log, recover};
 use crate::schema::log_schema;
 use crate::shard::{Intake, ShardState};
 use crate::space::{self, Space};
@@ -25,62 +27,31 @@ use crate::space::{self, Space};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A disk that can be filled and emptied; it counts how often somebody tried to make a file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 struct Fillable {
+    disk: TestDisk,
     full: Arc<AtomicBool>,
     created: Arc<AtomicU64>,
 }
 
-#[derive(Debug)]
-struct FillableFile {
-    inner: Box<dyn DiskFile>,
-    full: Arc<AtomicBool>,
-}
-
-/// Relaxed: the flag is all there is.
-fn check(full: &AtomicBool) -> io::Result<()> {
-    if full.load(Ordering::Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-}
-
-impl Disk for Fillable {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        // Relaxed: statistics.
-        self.created.fetch_add(1, Ordering::Relaxed);
-        check(&self.full)?;
-        let inner = RealDisk.create(path)?;
-        Ok(Box::new(FillableFile { inner, full: Arc::clone(&self.full) }))
-    }
-
-    fn reopen(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let inner = RealDisk.reopen(path)?;
-        Ok(Box::new(FillableFile { inner, full: Arc::clone(&self.full) }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-
-    fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_directory(path)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-}
-
-impl DiskFile for FillableFile {
-    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        check(&self.full)?;
-        self.inner.write_at(bytes, offset)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.inner.sync()
-    }
-
-    fn truncate(&mut self, length: u64) -> io::Result<()> {
-        self.inner.truncate(length)
+impl Fillable {
+    fn new(directory: &Path) -> Self {
+        let disk = TestDisk::new(directory).unwrap();
+        let (full, created) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (is_full, count) = (Arc::clone(&full), Arc::clone(&created));
+        disk.set_plan(move |call, _| {
+            if call == Call::Create {
+                // Relaxed: statistics.
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            let takes_room = matches!(call, Call::Create | Call::Write);
+            // Relaxed: the flag is all there is.
+            if takes_room && is_full.load(Ordering::Relaxed) {
+                return Fault::Fail(io::ErrorKind::StorageFull);
+            }
+            Fault::None
+        });
+        Self { disk, full, created }
     }
 }
 
@@ -103,7 +74,7 @@ fn start(directory: &Path) -> Running {
     let gate = Arc::new(Gate::default());
     gate.lift(Bar::Closed);
     let (queue, receiving) = test_queue(1 << 20);
-    let disk = Fillable::default();
+    let disk = Fillable::new(directory);
     let space = Space::new(
         space::Limits { free_min_bytes: Some(0), log_max_bytes: u64::MAX },
         Arc::clone(&gate),
@@ -115,7 +86,7 @@ fn start(directory: &Path) -> Running {
     let identity = Identity { node: "0123456789ab".into(), shard: 0, schema: log_schema() };
     let log = Log::new(
         directory.to_owned(),
-        Box::new(disk.clone()),
+        Arc::new(disk.disk.clone()),
         identity,
         1 << 20,
         Vec::new(),
@@ -204,7 +175,8 @@ fn a_full_disk_costs_one_batch_and_the_shard_goes_on_by_itself() {
     }
     assert!(!shard.state.log_problem.is_there());
     // The void range is durable already, before another batch comes.
-    let found = recover(0, &shard.directory, &scratch.path().join("quarantine")).unwrap();
+    let quarantine = scratch.path().join("quarantine");
+    let found = recover(0, &shard.directory, &quarantine, &RealDisk).unwrap();
     assert_eq!((found.voids.as_slice(), found.last), ([4..=7].as_slice(), 7));
     assert_eq!(shard.send(2), Ok(true));
 
@@ -221,7 +193,7 @@ fn a_full_disk_costs_one_batch_and_the_shard_goes_on_by_itself() {
         })
         .collect();
     assert_eq!(numbers, [(1, 3), (8, 9)]);
-    let found = recover(0, &directory, &scratch.path().join("quarantine")).unwrap();
+    let found = recover(0, &directory, &quarantine, &RealDisk).unwrap();
     assert_eq!((found.voids.as_slice(), found.last), ([4..=7].as_slice(), 9));
 }
 
