@@ -55,5 +55,8 @@ pub use readiness::Readiness;
 pub use shutdown::ShutdownReport;
 pub use verify::{VerifyReport, verify};
 
+#[cfg(test)]
+mod tests;
+
 /// The result of an engine call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

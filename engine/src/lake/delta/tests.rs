@@ -12,6 +12,8 @@ use super::commit::UPKEEP_LATE_COMMITS;
 use super::*;
 use crate::lake::testing::{DAY, DAY_MICROS, NODE, made_up, scratch};
 
+mod power_cut;
+
 fn step(shard: u32, previous: i64, last: i64) -> ShardSequence {
     ShardSequence { shard, previous, last }
 }
