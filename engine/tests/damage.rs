@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use ringlake_engine::query::{QueryError, QueryRequest};
 use ringlake_engine::{Engine, verify};
+use ringlake_faults::Image;
 use support::{LIMIT, config, open, send_at, stop};
 
 mod support;
@@ -87,18 +88,6 @@ fn files(data: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     (of(below(data.join("log")), "log"), of(below(data.join("events")), "parquet"))
 }
 
-fn copy_all(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        match path.is_dir() {
-            true => copy_all(&path, &target),
-            false => drop(fs::copy(&path, &target).unwrap()),
-        }
-    }
-}
-
 /// SplitMix64.
 struct Random(u64);
 
@@ -159,7 +148,7 @@ fn random_damage_never_stops_a_start_or_comes_back_as_data() {
     ];
     for round in 0..ROUNDS {
         let data = scratch.path().join("round");
-        copy_all(&template, &data);
+        Image::read(&template, &|_| false).unwrap().write(&data).unwrap();
         let kind = kinds[usize::try_from(round).unwrap() % kinds.len()];
         let mut random = Random(round);
         let (segments, parquet) = files(&data);
@@ -206,6 +195,7 @@ fn examine(data: &Path, sent: &BTreeSet<String>, kind: Kind, what: &str) {
     }
     let lost = sent.len() - found.len();
     let status = engine.status();
+    assert!(failed == 0 || !status.lake.damaged.is_empty(), "{what}: damage is not in the status");
     if in_log {
         assert_eq!(failed, 0, "{what}");
         let told = status.quarantined.stretches > 0 || status.recovery.torn_bytes > 0;

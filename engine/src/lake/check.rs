@@ -135,7 +135,7 @@ fn headers_crc(
     Ok(Some(crc32c::crc32c_append(crc, &part)))
 }
 
-/// A file that must not be read.
+/// A file that is damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedFile {
     /// Its name relative to the table's root.
@@ -146,10 +146,29 @@ pub struct DamagedFile {
     pub problem: Arc<str>,
 }
 
+impl DamagedFile {
+    fn of(file: &DataFile, problem: String) -> Self {
+        let (path, date) = (Arc::clone(&file.path), Arc::clone(&file.date));
+        Self { path, date, problem: problem.into() }
+    }
+}
+
+/// What is known of a file.
+#[derive(Debug)]
+enum Known {
+    /// It may be read.
+    Sound,
+    /// It must not be read.
+    Damaged(DamagedFile),
+    /// It may be read, but a query has met a page whose checksum is wrong. Those that do not need
+    /// the page go on.
+    BadPage(DamagedFile),
+}
+
 /// Which files of the table this process has checked, and what came of it.
 #[derive(Debug, Default)]
 pub struct Checked {
-    files: Mutex<HashMap<Arc<str>, Option<DamagedFile>>>,
+    files: Mutex<HashMap<Arc<str>, Known>>,
     /// Held by whoever checks files, so that two do not check the same.
     checking: Mutex<()>,
     /// All files of this version are sound: nothing needs to be looked up. 0 before that.
@@ -160,7 +179,7 @@ impl Checked {
     /// Takes `files` for sound without a look: this process has just sealed them.
     pub fn trust(&self, files: impl IntoIterator<Item = Arc<str>>) {
         let mut known = self.known();
-        known.extend(files.into_iter().map(|path| (path, None)));
+        known.extend(files.into_iter().map(|path| (path, Known::Sound)));
     }
 
     /// The damaged ones among `files`, the files of `version`; those that have not been checked are
@@ -177,7 +196,10 @@ impl Checked {
         }
         self.check_unknown(files, stop)?;
         let known = self.known();
-        let find = |file: &DataFile| known.get(&file.path).cloned().flatten();
+        let find = |file: &DataFile| match known.get(&file.path) {
+            Some(Known::Damaged(damaged)) => Some(damaged.clone()),
+            _ => None,
+        };
         let damaged: Vec<DamagedFile> = files.iter().filter_map(find).collect();
         if damaged.is_empty() {
             // Relaxed: as above.
@@ -205,15 +227,28 @@ impl Checked {
             if !unknown(&self.known(), &file) {
                 continue;
             }
-            let damaged = check_outside(file).err().map(|error| {
-                let problem = crate::error::chain(&error);
-                tracing::error!(problem, "a file of the table is damaged; it is not read");
-                let (path, date) = (Arc::clone(&file.path), Arc::clone(&file.date));
-                DamagedFile { path, date, problem: problem.into() }
-            });
-            self.known().insert(Arc::clone(&file.path), damaged);
+            let found = match check_outside(file) {
+                Ok(()) => Known::Sound,
+                Err(error) => {
+                    let problem = crate::error::chain(&error);
+                    tracing::error!(problem, "a file of the table is damaged; it is not read");
+                    Known::Damaged(DamagedFile::of(file, problem))
+                }
+            };
+            self.known().insert(Arc::clone(&file.path), found);
         }
         Some(())
+    }
+
+    /// Notes that a page of one of `files` could not be read: the one that is at `local`.
+    pub fn bad_page(&self, files: &[DataFile], local: &str) {
+        let Some(file) = files.iter().find(|file| file.local.as_os_str() == local) else { return };
+        let problem = format!("the file {local} of the table is damaged: a page cannot be read");
+        tracing::error!(problem, "a query has met a damaged page");
+        let mut known = self.known();
+        if !matches!(known.get(&file.path), Some(Known::Damaged(_))) {
+            known.insert(Arc::clone(&file.path), Known::BadPage(DamagedFile::of(file, problem)));
+        }
     }
 
     /// Forgets files that are no part of the table any more.
@@ -228,12 +263,19 @@ impl Checked {
     /// Every file that is known to be damaged.
     #[must_use]
     pub fn damaged(&self) -> Vec<DamagedFile> {
-        let mut damaged: Vec<DamagedFile> = self.known().values().flatten().cloned().collect();
+        let mut damaged: Vec<DamagedFile> = self
+            .known()
+            .values()
+            .filter_map(|known| match known {
+                Known::Sound => None,
+                Known::Damaged(damaged) | Known::BadPage(damaged) => Some(damaged.clone()),
+            })
+            .collect();
         damaged.sort_by(|a, b| a.path.cmp(&b.path));
         damaged
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, Option<DamagedFile>>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

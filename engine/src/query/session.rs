@@ -75,6 +75,9 @@ impl Session {
             }),
             _ => result,
         };
+        if let Err(QueryError::Damaged { file }) = &result {
+            job.checked.bad_page(&job.snapshot.files, file);
+        }
         job.end(planned, result);
         usable
     }
