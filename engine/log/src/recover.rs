@@ -6,9 +6,13 @@
 //! never refuses because of damage, only because a file cannot be read or written, or because another
 //! version wrote it.
 //!
-//! **Memory.** One frame at a time; a summary a segment.
+//! **Not guaranteed.** A damaged last frame of the last segment cannot be told from one that a crash
+//! has cut short: it is cut off, and its numbers are given out again.
+//!
+//! **Memory.** One frame at a time, and a damaged segment or stretch as a whole; a summary a segment.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +23,9 @@ use super::quarantine::{Quarantined, set_aside};
 use super::reader::{Item, OpenError, SegmentReader, magic_positions};
 use super::writer::SPARE;
 use super::{Error, FrameVisitor, Void};
+
+const BETWEEN_FRAMES: &str = "damaged bytes between two valid frames";
+const AT_THE_END: &str = "damaged bytes at the end of a segment that is not the last one";
 
 /// A segment that takes no more frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,31 +107,18 @@ pub fn recover(
     quarantine: &Path,
     disk: &dyn Disk,
 ) -> Result<Recovered, Error> {
-    let mut recovered = Recovered::default();
     remove_spares(directory, disk)?;
-    for (segment, path) in segment_paths(directory)? {
-        let mut reader = match SegmentReader::open(&path) {
-            Ok(reader) => reader,
-            Err(OpenError::Io(source)) => {
-                return Err(Error::Io { action: "read the log segment", path, source });
-            }
-            Err(OpenError::Version(version)) => {
-                return Err(other_version(path, version));
-            }
-            Err(OpenError::Damaged(problem)) => {
-                set_segment_aside(shard, &path, problem, quarantine, disk, &mut recovered)?;
-                continue;
-            }
-        };
-        recovered.note_header(&reader);
-        let kept = recover_segment(shard, segment, &mut reader, quarantine, disk, &mut recovered)?;
-        recovered.segments.push(kept);
+    let mut recovery = Recovery { shard, quarantine, disk, found: Recovered::default() };
+    let paths = segment_paths(directory)?;
+    for (index, (segment, path)) in paths.iter().enumerate() {
+        recovery.segment(*segment, path, paths.get(index + 1))?;
     }
-    if let Some(void) = recovered.voids.iter().map(RangeInclusive::end).max() {
-        recovered.last = recovered.last.max(*void);
+    let mut found = recovery.found;
+    if let Some(void) = found.voids.iter().map(RangeInclusive::end).max() {
+        found.last = found.last.max(*void);
     }
     disk.sync_directory(directory).map_err(Error::io("sync", directory))?;
-    Ok(recovered)
+    Ok(found)
 }
 
 /// Nothing valid is in a spare, and this start numbers its segments anew.
@@ -147,100 +141,165 @@ impl Recovered {
     }
 }
 
-fn other_version(path: PathBuf, version: u32) -> Error {
-    let ours = super::format::VERSION;
-    let problem = format!("is a log of format {version}; this version reads format {ours}");
-    Error::Format { path, problem }
-}
-
-fn recover_segment(
-    shard: u32,
-    segment: u64,
-    reader: &mut SegmentReader,
-    quarantine: &Path,
-    disk: &dyn Disk,
-    recovered: &mut Recovered,
-) -> Result<SegmentFile, Error> {
-    let path = reader.path().to_owned();
-    let mut last = reader.header().first_sequence - 1;
-    let mut end = reader.position();
-    let mut last_frame = end..end;
-    let mut damage: Vec<Range<u64>> = Vec::new();
-    while let Some(item) = reader.next_item().map_err(Error::io("read the log segment", &path))? {
-        match item {
-            Item::Frame(frame) => {
-                for range in damage.drain(..) {
-                    let bytes = read_range(&path, &range)?;
-                    let stem = format!("log-{shard}-{segment}-{}", range.start);
-                    let name = name_for(quarantine, &stem, &bytes);
-                    // The bytes stay in the segment: an earlier start has met them too.
-                    if quarantine.join(&name).with_extension("json").exists() {
-                        continue;
-                    }
-                    let lost = (recovered.last.max(last) + 1, frame.first() - 1);
-                    let report = Quarantined {
-                        shard,
-                        sequences: (lost.0 <= lost.1).then_some(lost),
-                        origin: format!("{}:{}", path.display(), range.start),
-                        reason: "damaged bytes between two valid frames".into(),
-                        bytes: range.end - range.start,
-                    };
-                    set_aside(disk, quarantine, &name, &bytes, &report)?;
-                    recovered.quarantined.push(report);
-                }
-                last = last.max(frame.last());
-                recovered.last = recovered.last.max(last);
-                end = reader.position();
-                last_frame = end - frame.bytes()..end;
-            }
-            Item::Damaged(range) => damage.push(range),
-            Item::TornTail(range) => {
-                tracing::warn!(path = %path.display(), bytes = range.end - range.start, "torn tail cut off");
-                recovered.torn_bytes += range.end - range.start;
-                end = range.start;
-            }
+/// The reader of the segment at `path`, or what is wrong with its header.
+fn open(path: &Path) -> Result<Result<SegmentReader, &'static str>, Error> {
+    match SegmentReader::open(path) {
+        Ok(reader) => Ok(Ok(reader)),
+        Err(OpenError::Damaged(problem)) => Ok(Err(problem)),
+        Err(OpenError::Io(source)) => {
+            Err(Error::Io { action: "read the log segment", path: path.into(), source })
+        }
+        Err(OpenError::Version(version)) => {
+            let ours = super::format::VERSION;
+            let problem = format!("is a log of format {version}; this version reads format {ours}");
+            Err(Error::Format { path: path.into(), problem })
         }
     }
-    // The sync of the last frame may have failed before the crash. The page cache then takes the
-    // frame for written, and a sync would do nothing about it unless it is written again.
-    let frame = read_range(&path, &last_frame)?;
-    disk.reopen(&path, Access::Cached)
-        .and_then(|mut file| {
-            file.write_at(&frame, last_frame.start)?;
-            file.truncate(end)
-        })
-        .map_err(Error::io("cut and sync the log segment", &path))?;
-    Ok(SegmentFile { path, segment, last, bytes: end })
 }
 
-/// A segment whose header is bad: nothing in it can be trusted to belong where it says.
-fn set_segment_aside(
+/// A recovery under way.
+struct Recovery<'a> {
     shard: u32,
-    path: &Path,
-    problem: &str,
-    quarantine: &Path,
-    disk: &dyn Disk,
-    recovered: &mut Recovered,
-) -> Result<(), Error> {
-    let bytes = fs::read(path).map_err(Error::io("read the log segment", path))?;
-    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("segment");
-    // A crash while a segment is being created leaves a file without a whole header, of any length:
-    // no frame can be in it, because the header is synced before the first one is written.
-    if magic_positions(&bytes).next().is_none() {
-        tracing::warn!(path = %path.display(), "removed a log segment that was never finished");
-    } else {
-        let report = Quarantined {
-            shard,
-            sequences: None,
-            origin: path.display().to_string(),
-            reason: problem.into(),
-            bytes: bytes.len() as u64,
+    quarantine: &'a Path,
+    disk: &'a dyn Disk,
+    found: Recovered,
+}
+
+impl Recovery<'_> {
+    /// Makes the segment number `segment` sound, which `next` follows.
+    fn segment(
+        &mut self,
+        segment: u64,
+        path: &Path,
+        next: Option<&(u64, PathBuf)>,
+    ) -> Result<(), Error> {
+        let mut reader = match open(path)? {
+            Ok(reader) => reader,
+            Err(problem) => return self.set_segment_aside(path, problem),
         };
-        let name = name_for(quarantine, &format!("log-{shard}-{name}"), &bytes);
-        set_aside(disk, quarantine, &name, &bytes, &report)?;
-        recovered.quarantined.push(report);
+        self.found.note_header(&reader);
+        let mut last = reader.header().first_sequence - 1;
+        let mut end = reader.position();
+        let mut last_frame = end..end;
+        let mut damage = None;
+        while let Some(item) =
+            reader.next_item().map_err(Error::io("read the log segment", path))?
+        {
+            match item {
+                Item::Frame(frame) => {
+                    if let Some(range) = damage.take() {
+                        let lost = (self.found.last.max(last) + 1, frame.first() - 1);
+                        self.set_stretch_aside(segment, path, &range, lost, BETWEEN_FRAMES)?;
+                    }
+                    last = last.max(frame.last());
+                    self.found.last = self.found.last.max(last);
+                    end = reader.position();
+                    last_frame = end - frame.bytes()..end;
+                }
+                Item::Damaged(range) => damage = Some(range),
+                Item::TornTail(range) => {
+                    self.tail(segment, path, &range, last, next)?;
+                    end = range.start;
+                }
+            }
+        }
+        // The sync of the last frame may have failed before the crash. The page cache then takes the
+        // frame for written, and a sync would do nothing about it unless it is written again.
+        let frame = read_range(path, &last_frame)?;
+        self.disk
+            .reopen(path, Access::Cached)
+            .and_then(|mut file| {
+                file.write_at(&frame, last_frame.start)?;
+                file.truncate(end)
+            })
+            .map_err(Error::io("cut and sync the log segment", path))?;
+        self.found.segments.push(SegmentFile { path: path.into(), segment, last, bytes: end });
+        Ok(())
     }
-    disk.remove(path).map_err(Error::io("remove the log segment", path))
+
+    /// Bytes that nothing valid follows are what a crash leaves, unless the next segment begins above
+    /// numbers that should be here.
+    fn tail(
+        &mut self,
+        segment: u64,
+        path: &Path,
+        range: &Range<u64>,
+        last: i64,
+        next: Option<&(u64, PathBuf)>,
+    ) -> Result<(), Error> {
+        if let Some((_, next)) = next
+            && let Ok(next) = open(next)?
+        {
+            // It knows the void ranges up to its own beginning.
+            self.found.note_header(&next);
+            let first = self.found.last.max(last) + 1;
+            let void = |number| self.found.voids.iter().any(|void| void.contains(&number));
+            let lost = (first, next.header().first_sequence - 1);
+            if (lost.0..=lost.1).any(|number| !void(number)) {
+                return self.set_stretch_aside(segment, path, range, lost, AT_THE_END);
+            }
+        }
+        let bytes = range.end - range.start;
+        tracing::warn!(path = %path.display(), bytes, "torn tail cut off");
+        self.found.torn_bytes += bytes;
+        Ok(())
+    }
+
+    /// The bytes in `range` are none, and the numbers `lost` are gone with them.
+    fn set_stretch_aside(
+        &mut self,
+        segment: u64,
+        path: &Path,
+        range: &Range<u64>,
+        lost: (i64, i64),
+        reason: &str,
+    ) -> Result<(), Error> {
+        let bytes = read_range(path, range)?;
+        let stem = format!("log-{}-{segment}-{}", self.shard, range.start);
+        let name = name_for(self.quarantine, &stem, &bytes);
+        // The bytes may stay in the segment: an earlier start has met them too.
+        if self.quarantine.join(&name).with_extension("json").exists() {
+            return Ok(());
+        }
+        let report = Quarantined {
+            shard: self.shard,
+            sequences: (lost.0 <= lost.1).then_some(lost),
+            origin: format!("{}:{}", path.display(), range.start),
+            reason: reason.into(),
+            bytes: range.end - range.start,
+        };
+        set_aside(self.disk, self.quarantine, &name, &bytes, &report)?;
+        self.found.quarantined.push(report);
+        Ok(())
+    }
+
+    /// A segment whose header is bad: nothing in it can be trusted to belong where it says.
+    fn set_segment_aside(&mut self, path: &Path, problem: &str) -> Result<(), Error> {
+        let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("segment");
+        let bytes = fs::read(path).map_err(Error::io("read the log segment", path))?;
+        if may_hold_frames(&bytes) {
+            let report = Quarantined {
+                shard: self.shard,
+                sequences: None,
+                origin: path.display().to_string(),
+                reason: problem.into(),
+                bytes: bytes.len() as u64,
+            };
+            let name = name_for(self.quarantine, &format!("log-{}-{name}", self.shard), &bytes);
+            set_aside(self.disk, self.quarantine, &name, &bytes, &report)?;
+            self.found.quarantined.push(report);
+        } else {
+            tracing::warn!(path = %path.display(), "removed a log segment that was never finished");
+        }
+        self.disk.remove(path).map_err(Error::io("remove the log segment", path))
+    }
+}
+
+/// Whether frames may be in the segment with these bytes, whose header is bad. A crash while a
+/// segment is being created leaves a file without a whole header, of any length: no frame can be in
+/// it, because the header is synced before the first one is written.
+fn may_hold_frames(bytes: &[u8]) -> bool {
+    magic_positions(bytes).next().is_some()
 }
 
 /// A name in quarantine that no other piece has: segment numbers may begin again, and then damage
@@ -267,15 +326,25 @@ pub fn scan<E: From<Error>>(
 ) -> Result<Recovered, E> {
     let mut found = Recovered::default();
     for (segment, path) in segment_paths(directory)? {
-        let mut reader = match SegmentReader::open(&path) {
-            Ok(reader) => reader,
-            Err(OpenError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(OpenError::Io(source)) => {
-                return Err(Error::Io { action: "read the log segment", path, source }.into());
+        let mut reader = match open(&path) {
+            Ok(Ok(reader)) => reader,
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error.into()),
+            Ok(Err(problem)) => {
+                let bytes = fs::read(&path).map_err(Error::io("read the log segment", &path))?;
+                // Else a running server may be creating it.
+                if may_hold_frames(&bytes) {
+                    let directory = directory.file_name().and_then(|name| name.to_str());
+                    found.quarantined.push(Quarantined {
+                        shard: directory.and_then(|name| name.parse().ok()).unwrap_or(0),
+                        sequences: None,
+                        origin: path.display().to_string(),
+                        reason: problem.into(),
+                        bytes: bytes.len() as u64,
+                    });
+                }
+                continue;
             }
-            Err(OpenError::Version(version)) => return Err(other_version(path, version).into()),
-            // Recovery has the last word on these; a running server may be writing one.
-            Err(OpenError::Damaged(_)) => continue,
         };
         found.note_header(&reader);
         let mut summary = SegmentFile {
@@ -298,7 +367,7 @@ pub fn scan<E: From<Error>>(
                     shard: reader.header().shard,
                     sequences: None,
                     origin: format!("{}:{}", path.display(), range.start),
-                    reason: "damaged bytes between two valid frames".into(),
+                    reason: BETWEEN_FRAMES.into(),
                     bytes: range.end - range.start,
                 }),
                 Item::TornTail(range) => found.torn_bytes += range.end - range.start,

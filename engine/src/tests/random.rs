@@ -64,7 +64,7 @@ const FULL: Fault = Fault::Fail(ErrorKind::StorageFull);
 const LIES: Fault = Fault::FailAfterwards(ErrorKind::Other);
 
 /// Everything that a process may meet.
-const WRONGS: [(Call, &str, Fault); 22] = [
+const WRONGS: [(Call, &str, Fault); 26] = [
     (Call::Write, "log/", Fault::Short),
     (Call::Write, "log/", FAILS),
     (Call::Write, "log/", LIES),
@@ -77,7 +77,11 @@ const WRONGS: [(Call, &str, Fault); 22] = [
     (Call::Remove, "log/", FAILS),
     (Call::SyncDirectory, "log/", FAILS),
     (Call::CreateDirectory, "events/date=", FULL),
+    (Call::Create, "events/date=", FULL),
+    (Call::Write, "events/date=", Fault::Short),
     (Call::SyncFile, "events/date=", FAILS),
+    (Call::Rename, "events/date=", FAILS),
+    (Call::Rename, "events/_delta_log/", FAILS),
     (Call::SyncDirectory, "events", FAILS),
     (Call::Create, "events/_delta_log/", FULL),
     (Call::Write, "events/_delta_log/", Fault::Short),
