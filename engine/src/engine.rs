@@ -35,6 +35,7 @@ use crate::ingest::{Bar, Gate, Ingest};
 use crate::lake::{Checked, DamagedFile, Location, Table};
 use crate::log::{Identity, Log};
 use crate::metrics::Operations;
+use crate::niceness::step_behind;
 use crate::query::{Pool, QueryError, QueryRequest, QueryStream};
 use crate::recovery::{self, Progress, RecoveryStatus, ShardLog, ids};
 use crate::roller::{Roller, RollerState};
@@ -226,7 +227,10 @@ impl Engine {
             state: Arc::clone(&shared.flusher),
         };
         let sequences = committed.iter().map(|(shard, last)| (*shard, *last)).collect();
-        self.spawn("flusher", move || flusher.run(hot.table, sequences))
+        self.spawn("flusher", move || {
+            step_behind();
+            flusher.run(hot.table, sequences);
+        })
     }
 
     fn start_roller(
@@ -258,7 +262,10 @@ impl Engine {
             committed,
             rolled: VecDeque::new(),
         };
-        self.spawn("roller", move || roller.run())
+        self.spawn("roller", move || {
+            step_behind();
+            roller.run();
+        })
     }
 
     /// This node's id.

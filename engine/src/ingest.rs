@@ -170,6 +170,12 @@ impl Ingest {
         &self.state.tally
     }
 
+    /// Whether half of the ring is free, so that every request that can come in at all may fit.
+    #[must_use]
+    pub fn is_half_free(&self) -> bool {
+        self.state.gauge.used_bytes() <= self.producer.capacity() / 2
+    }
+
     /// Room for one request of at most `len` bytes, as `ringlake_event` writes it.
     ///
     /// # Errors

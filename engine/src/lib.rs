@@ -38,6 +38,7 @@ pub mod status;
 pub mod verify;
 
 mod error;
+mod niceness;
 mod problem;
 mod readiness;
 mod roller;

@@ -27,6 +27,7 @@ use super::answer::{self, Problem, Reply};
 use super::body;
 use super::cors;
 use super::encoding::{self, Coding};
+use super::patience::patiently;
 use super::serving_loop::ServingLoop;
 use crate::cli::Ack;
 
@@ -89,7 +90,7 @@ async fn receive(
 
     let mut charge = serving.budget.charge();
     let packed = body::collect(body, limit, config.body_timeout, &mut charge).await?;
-    let (decoded, ticket) = serving.store(&packed, declared, options)?;
+    let (decoded, ticket) = serving.patiently(|| serving.store(&packed, declared, options)).await?;
     // Waiting for the disk needs none of it.
     drop((packed, charge));
     let duplicates = serving.acknowledge(ticket, decoded.accepted, options.ack).await?;
@@ -134,6 +135,17 @@ impl ServingLoop {
         self.commit(record_bound(text.len()), options.mode(), |decoder, out| {
             decoder.decode(text, &request, &config.limits, options.mode(), out)
         })
+    }
+
+    /// What `attempt` gives, which calls [`Self::commit`]: again for a while if the ring is full.
+    ///
+    /// # Errors
+    /// The attempt's.
+    pub async fn patiently<T>(
+        &self,
+        attempt: impl FnMut() -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        patiently(attempt, || self.ingest.borrow().is_half_free()).await
     }
 
     /// Lets `decode` write a record of at most `bound` bytes into the ring, and hands it to the

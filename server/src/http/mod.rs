@@ -31,6 +31,7 @@ mod encoding;
 mod guard;
 mod ingest;
 mod metrics;
+mod patience;
 mod pixel;
 mod query;
 mod routes;

@@ -72,10 +72,12 @@ async fn receive(serving: &ServingLoop, head: &Parts) -> Result<Reply, Refused> 
         correct_clock: true,
     };
     let limits = &serving.app.config.http.limits;
-    let (decoded, ticket) =
+    let attempt = || {
         serving.commit(pairs_bound(query.len()), Mode::Whole, |decoder, out| {
-            encode_pairs(decoder, pairs.into_iter(), &request, limits, out)
-        })?;
+            encode_pairs(decoder, pairs.iter().cloned(), &request, limits, out)
+        })
+    };
+    let (decoded, ticket) = serving.patiently(attempt).await?;
     serving.acknowledge(ticket, decoded.accepted, options.ack).await?;
     Ok(if options.quiet {
         answer::empty(StatusCode::NO_CONTENT)
