@@ -34,7 +34,7 @@
 //! **Roles.** Each shard has one [`Claims`]; anybody may look ([`Dedup::look`]).
 //!
 //! **Limits.** At most [`Limits::ids`] stored ids, and those of the batches under way. An id takes
-//! 20 to 27 bytes. Ids are 128 bits of a keyed hash: with four million of them the chance that two
+//! 20 to 36 bytes. Ids are 128 bits of a keyed hash: with four million of them the chance that two
 //! are taken for one another is 2 in 10^26, and whoever does not know the key cannot better it.
 //!
 //! **Ordering.** What is known of an id changes under its group's lock. The two atomics are hints:
