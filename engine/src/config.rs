@@ -10,6 +10,9 @@ use std::time::Duration;
 pub const DEFAULT_RING_BYTES: usize = 16 << 20;
 /// Rows of one DuckDB row group: the flush size that measured best by far.
 pub const ROW_GROUP_ROWS: usize = 122_880;
+/// Uncompressed size at which a page of a Parquet file ends, in bytes. Whoever reads a column holds
+/// one; DuckDB would make one page of a whole row group's column.
+pub const PAGE_BYTES: usize = 512 << 10;
 
 /// Everything the engine can be told.
 #[derive(Debug, Clone)]
@@ -34,6 +37,8 @@ pub struct Config {
     pub duckdb: DuckDbConfig,
     /// Queries.
     pub query: QueryConfig,
+    /// Joining small files of the table, and removing those that they replace.
+    pub compaction: CompactionConfig,
 }
 
 /// The smallest default of [`LogConfig::max_bytes`].
@@ -70,6 +75,7 @@ impl Config {
             hot: HotConfig::default(),
             duckdb: DuckDbConfig::default(),
             query: QueryConfig::default(),
+            compaction: CompactionConfig::default(),
         }
     }
 }
@@ -210,6 +216,31 @@ impl Default for QueryConfig {
             waiting: 32,
             wait: Duration::from_secs(5),
             timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Joining small files of the table.
+#[derive(Debug, Clone)]
+pub struct CompactionConfig {
+    /// How often the compactor looks for work; it then goes on until there is none. Zero turns that
+    /// off: files are then joined on request only. Default 60 s, about one roll of a quiet server.
+    pub interval: Duration,
+    /// Size of the files that it makes. Larger ones make listings read more at once, smaller ones
+    /// make more files to open. Default 256 MiB.
+    pub file_bytes: u64,
+    /// How long files stay on disk after they have been replaced, for readers outside this process
+    /// that still use an older version of the table. Default 24 h, at most
+    /// [`RETENTION_MAX`](crate::lake::RETENTION_MAX).
+    pub retain_replaced: Duration,
+}
+
+impl Default for CompactionConfig {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(60),
+            file_bytes: 256 << 20,
+            retain_replaced: Duration::from_hours(24),
         }
     }
 }

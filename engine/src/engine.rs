@@ -10,7 +10,8 @@
 //! **Failure.** A start that cannot read its log says why in [`Engine::readiness`] and accepts
 //! nothing; queries over what was replayed go on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,7 @@ use ringlake_ring::Consumer;
 use uuid::Uuid;
 
 use crate::ack::{self, Settler};
+use crate::compactor::{CompactReport, Compactor, CompactorState, Order, VacuumReport};
 use crate::config::{Config, DedupConfig, LogConfig};
 use crate::directory::Directory;
 use crate::error::{Error, chain};
@@ -32,13 +34,13 @@ use crate::hot::{
     Receiving, Sealed, queue,
 };
 use crate::ingest::{Bar, Gate, Ingest};
-use crate::lake::{Checked, DamagedFile, Location, Table};
+use crate::lake::{Checked, DamagedFile, Location, RETENTION_MAX, Table};
 use crate::log::{Identity, Log};
 use crate::metrics::Operations;
 use crate::niceness::step_behind;
 use crate::query::{Pool, QueryError, QueryRequest, QueryStream};
 use crate::recovery::{self, Progress, RecoveryStatus, ShardLog, ids};
-use crate::roller::{Roller, RollerState};
+use crate::roller::{Request, Roller, RollerState};
 use crate::schema::log_schema;
 use crate::shard::{Intake, Mending, Shard, ShardState};
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
@@ -86,6 +88,7 @@ pub(crate) struct Shared {
     pub progress: Progress,
     pub flusher: Arc<FlusherState>,
     pub roller: Arc<RollerState>,
+    pub compactor: Arc<CompactorState>,
     pub space: Arc<Space>,
     pub queue: Queue,
     pub operations: Arc<Operations>,
@@ -97,6 +100,7 @@ pub(crate) struct Shared {
     failed: Mutex<Option<String>>,
     pub pool: Arc<Pool>,
     markers: Vec<Sender<Arc<Marker>>>,
+    pub orders: Sender<Order>,
     /// One a thread; it disconnects when the thread has ended.
     pub threads: Mutex<Vec<(String, Receiver<()>)>>,
 }
@@ -163,6 +167,8 @@ impl Engine {
         let for_pool = Arc::clone(&checked);
         let pool = Pool::start(config.query.clone(), for_pool, move || for_queries.connect())
             .map_err(Error::io("start the query workers", "query"))?;
+        // Orders are rare and their callers wait: each has at most one in it.
+        let (orders, to_compactor) = unbounded();
 
         let shared = Arc::new(Shared {
             gate,
@@ -172,6 +178,7 @@ impl Engine {
             progress: Progress::default(),
             flusher,
             roller,
+            compactor: Arc::default(),
             space: Arc::new(space),
             queue,
             operations: Arc::default(),
@@ -180,6 +187,7 @@ impl Engine {
             closing: AtomicBool::new(false),
             pool: Arc::new(pool),
             markers,
+            orders,
             threads: Mutex::new(Vec::new()),
             location,
             config,
@@ -188,8 +196,10 @@ impl Engine {
         let engine = Self { shared };
         // The flusher sends a table only while the roller is idle.
         let (to_roller, rolls) = bounded(1);
+        let (to_committer, requests) = bounded(0);
         engine.start_flusher(hot, receiving, to_roller, &committed)?;
-        engine.start_roller(&database, table, rolls, committed.clone())?;
+        engine.start_roller(&database, table, (rolls, requests), committed.clone())?;
+        engine.start_compactor(to_compactor, to_committer)?;
         let checking = engine.clone();
         engine.spawn("check", move || checking.check_files())?;
         let recovering = engine.clone();
@@ -237,7 +247,7 @@ impl Engine {
         &self,
         database: &Database,
         table: Table,
-        rolls: Receiver<Sealed>,
+        (rolls, requests): (Receiver<Sealed>, Receiver<Request>),
         committed: BTreeMap<u32, i64>,
     ) -> Result<(), Error> {
         let shared = &self.shared;
@@ -250,6 +260,7 @@ impl Engine {
             table,
             node: self.node().to_owned(),
             rolls,
+            requests,
             wake: shared.queue.waker(),
             space: Arc::clone(&shared.space),
             snapshots: Arc::clone(&shared.snapshots),
@@ -266,6 +277,30 @@ impl Engine {
             step_behind();
             roller.run();
         })
+    }
+
+    fn start_compactor(
+        &self,
+        orders: Receiver<Order>,
+        committer: Sender<Request>,
+    ) -> Result<(), Error> {
+        let shared = &self.shared;
+        let compactor = Compactor {
+            location: shared.location.clone(),
+            node: self.node().to_owned(),
+            config: shared.config.compaction.clone(),
+            orders,
+            committer,
+            snapshots: Arc::clone(&shared.snapshots),
+            shards: Arc::clone(&shared.shards),
+            roller: Arc::clone(&shared.roller),
+            space: Arc::clone(&shared.space),
+            operations: Arc::clone(&shared.operations),
+            state: Arc::clone(&shared.compactor),
+            avoid: HashSet::new(),
+            slice: Cell::new(Instant::now()),
+        };
+        self.spawn("compactor", move || compactor.run())
     }
 
     /// This node's id.
@@ -370,6 +405,35 @@ impl Engine {
             files: snapshot.files.len(),
             rows: snapshot.files.iter().filter_map(|file| file.rows).sum(),
         })
+    }
+
+    /// Joins all small files of the table, of every day, and waits until it is done.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] while shutting down or before the log has been replayed, and what kept a
+    /// file from being joined; the others have been joined then.
+    pub fn compact(&self) -> Result<CompactReport, Error> {
+        self.order(Order::Compact)
+    }
+
+    /// Removes every file below the table that nobody needs, and waits until it is done: those that
+    /// were replaced long enough ago, and those that no commit names.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] while shutting down or before the log has been replayed, and what kept a
+    /// file from being removed.
+    pub fn vacuum(&self) -> Result<VacuumReport, Error> {
+        self.order(Order::Vacuum)
+    }
+
+    fn order<T>(&self, order: impl FnOnce(Sender<Result<T, Error>>) -> Order) -> Result<T, Error> {
+        // Relaxed: an order that slips through is answered by its receiver's end.
+        if self.shared.closing.load(Ordering::Relaxed) || !self.is_running() {
+            return Err(Error::Closed);
+        }
+        let (sender, answer) = bounded(1);
+        self.shared.orders.send(order(sender)).map_err(|_| Error::Closed)?;
+        answer.recv().unwrap_or(Err(Error::Closed))
     }
 
     fn reach(&self, goal: Goal) -> Result<(), Error> {
@@ -535,11 +599,10 @@ pub(crate) fn open_files(
 ) -> Result<(Directory, Table), Error> {
     let directory = Directory::open_on(&config.data, Arc::clone(&disk))?;
     let location = Location::parse(config.lake.as_deref(), directory.root())?.with_disk(disk);
-    let table = Table::open_or_create(&location, directory.node())?;
-    let orphans = table.remove_orphans()?;
+    let mut table = Table::open_or_create(&location, directory.node())?;
+    let orphans = table.remove_orphans(config.compaction.retain_replaced)?;
     if !orphans.is_empty() {
-        let files = orphans.len();
-        tracing::info!(files, "removed files of rolls that were never committed");
+        tracing::info!(files = orphans.len(), "removed files that are no part of the table");
     }
     Ok((directory, table))
 }
@@ -562,6 +625,11 @@ fn validate(config: &Config) -> Result<(), Error> {
             config.shards
         );
         return out_of_range("log.max_bytes", config.log_max_bytes().to_string(), limit);
+    }
+    let retained = config.compaction.retain_replaced;
+    if retained > RETENTION_MAX {
+        let limit = format!("at most {RETENTION_MAX:?}");
+        return out_of_range("compaction.retain_replaced", format!("{retained:?}"), limit);
     }
     Ok(())
 }

@@ -10,7 +10,8 @@
 //! - Nothing in here knows HTTP; `server/` holds no queue and no file format.
 //! - The log is the truth, a hot table is a cache of it, the Delta log says what has left it.
 //! - One thread owns each thing that is written: a ring's consumer and a log belong to their
-//!   shard, the hot tables to the flusher, the Delta table to the roller.
+//!   shard, the hot tables to the flusher, the Delta table to the roller. The compactor writes
+//!   files that are nobody's until the roller commits them.
 //! - Whatever changes a file that is to last goes through a [`disk::Disk`], so that tests can make
 //!   it fail and take back what was not synced.
 
@@ -37,6 +38,7 @@ pub mod restore;
 pub mod status;
 pub mod verify;
 
+mod compactor;
 mod error;
 mod niceness;
 mod problem;
@@ -45,6 +47,7 @@ mod roller;
 mod shutdown;
 mod space;
 
+pub use compactor::{CompactReport, VacuumReport};
 pub use config::Config;
 pub use engine::{Engine, RollReport};
 pub use error::Error;

@@ -68,6 +68,8 @@ pub struct Operations {
     pub flush: Histogram,
     /// One roll: sorted Parquet, syncs and the Delta commit.
     pub roll: Histogram,
+    /// One compaction: the merge with its pauses, syncs and the Delta commit.
+    pub compact: Histogram,
 }
 
 #[cfg(test)]

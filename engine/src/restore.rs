@@ -71,7 +71,7 @@ pub fn restore_on(config: &Config, aside: &Aside, disk: Arc<dyn Disk>) -> Result
     if let Some(problem) = problem_in_table(&table, aside)? {
         return refuse(problem);
     }
-    table.remove_orphans()?;
+    table.remove_orphans(config.compaction.retain_replaced)?;
     let database = Database::open(&config.duckdb, location.root(), &directory.temporary())?;
     append(&database, aside)?;
     let connection = database

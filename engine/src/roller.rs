@@ -4,9 +4,14 @@
 //! - The Delta commit is the only moment at which anything changes hands. It carries the files
 //!   and each shard's highest number; only after it has returned do readers get the new snapshot
 //!   and shards learn which segments they may delete.
-//! - A reader sees each event exactly once before, during and after a roll.
+//! - A reader sees each event exactly once before, during and after a roll, and before, during and
+//!   after a compaction's commit, which comes between two rolls.
 //!
-//! **Roles.** One roller thread is the only committer of the table.
+//! **Roles.** One roller thread is the only committer of the table. The compactor has it commit
+//! what it has merged; a roll that waits goes first.
+//!
+//! **Limits.** A compaction's commit keeps a roll waiting for milliseconds, a checkpoint for 50 ms
+//! and more (see [`Table::upkeep`]).
 //!
 //! **Failure.** A roll that fails is tried again with a growing pause, for as long as it takes, and
 //! at once when there is room again after there was too little: the hot table stays, the next one
@@ -19,12 +24,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use duckdb::{Connection, InterruptHandle};
 
 use crate::error::{Error, chain};
 use crate::hot::{FlusherState, Sealed, Wake};
-use crate::lake::{Checked, Location, NewFile, ShardSequence, Table, write_table};
+use crate::lake::{
+    Checked, DataFile, LakeError, Location, NewFile, ReplaceOutcome, ShardSequence, Table,
+    write_table,
+};
 use crate::metrics::Operations;
 use crate::problem::Problem;
 use crate::query::Pool;
@@ -45,6 +53,8 @@ const PINNED_BYTES_MAX: usize = 64 << 20;
 pub(crate) struct RollerState {
     /// Rows committed since the start of the process.
     pub rolled_rows: AtomicU64,
+    /// Replaced files that are still on disk.
+    pub waiting_files: AtomicU64,
     /// A table is on its way into the lake. Set by the flusher, taken back by the roller.
     busy: AtomicBool,
     /// Set to make it end: no roll is begun or tried again.
@@ -103,6 +113,28 @@ impl RollerState {
     }
 }
 
+/// What the compactor wants of the table.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Put files in the place of others that hold the same rows.
+    Replace {
+        removed: Vec<DataFile>,
+        added: Vec<NewFile>,
+        answer: Sender<Result<ReplaceOutcome, LakeError>>,
+    },
+    /// Hand out the files that were replaced for this long and that nobody reads any more.
+    Expired { retention: Duration, answer: Sender<Expired> },
+}
+
+/// Replaced files, relative to the table.
+#[derive(Debug, Default)]
+pub(crate) struct Expired {
+    /// They may be removed, and are the asker's from now on.
+    pub removable: Vec<Arc<str>>,
+    /// They may not yet.
+    pub waiting: Vec<Arc<str>>,
+}
+
 /// The roller thread's belongings.
 #[derive(Debug)]
 pub(crate) struct Roller {
@@ -111,6 +143,7 @@ pub(crate) struct Roller {
     pub table: Table,
     pub node: String,
     pub rolls: Receiver<Sealed>,
+    pub requests: Receiver<Request>,
     /// Used when a roll is done: the next one may begin.
     pub wake: Wake,
     pub space: Arc<Space>,
@@ -140,16 +173,76 @@ impl Roller {
     /// Runs until the flusher is gone or it is told to stop.
     pub(crate) fn run(mut self) {
         self.state.interrupt.0.get_or_init(|| self.connection.interrupt_handle());
-        while let Ok(sealed) = self.rolls.recv() {
-            if !self.roll_until_done(&sealed) {
-                return;
+        let (rolls, mut requests) = (self.rolls.clone(), self.requests.clone());
+        loop {
+            select_biased! {
+                recv(rolls) -> sealed => match sealed {
+                    Ok(sealed) => {
+                        if !self.take(sealed) {
+                            return;
+                        }
+                    }
+                    Err(_) => return,
+                },
+                recv(requests) -> request => match request {
+                    Ok(request) => self.serve(request),
+                    // The compactor has ended; rolls go on.
+                    Err(_) => requests = never(),
+                },
             }
-            sealed.markers.iter().for_each(|marker| marker.answer());
-            // Unless a reader holds it, the flusher drops the table when it is woken.
-            drop(sealed);
-            self.state.end();
-            self.wake.wake();
         }
+    }
+
+    /// False when it was told to give up.
+    fn take(&mut self, sealed: Sealed) -> bool {
+        if !self.roll_until_done(&sealed) {
+            return false;
+        }
+        sealed.markers.iter().for_each(|marker| marker.answer());
+        // Unless a reader holds it, the flusher drops the table when it is woken.
+        drop(sealed);
+        self.state.end();
+        self.wake.wake();
+        true
+    }
+
+    fn serve(&mut self, request: Request) {
+        match request {
+            Request::Replace { removed, added, answer } => {
+                let outcome = self.table.replace(&removed, &added);
+                self.checked.trust(added.iter().map(|file| file.path.as_ref().into()));
+                // Also after an error: the table may have been read again.
+                let shown = self.show();
+                self.count_waiting();
+                let _ = answer.send(outcome.and_then(|outcome| shown.map(|()| outcome)));
+                self.table.upkeep();
+            }
+            Request::Expired { retention, answer } => {
+                let removable = self.table.take_expired(retention, self.snapshots.oldest());
+                let waiting = self.table.replaced_files();
+                self.count_waiting();
+                let _ = answer.send(Expired { removable, waiting });
+            }
+        }
+    }
+
+    /// Gives readers the table's files as they are now, beside the same hot tables. Only between
+    /// two rolls: within one the files may hold what a hot table holds too.
+    fn show(&self) -> Result<(), LakeError> {
+        let (files, version) = (self.table.live_files()?, self.table.version());
+        self.checked.keep(&files);
+        self.snapshots.update(|old| Snapshot {
+            version,
+            files: Arc::clone(&files),
+            hot: old.hot.clone(),
+        });
+        Ok(())
+    }
+
+    fn count_waiting(&self) {
+        let waiting = self.table.replaced_files().len() as u64;
+        // Relaxed: statistics.
+        self.state.waiting_files.store(waiting, Ordering::Relaxed);
     }
 
     /// False when it was told to give up.

@@ -7,7 +7,8 @@
 //! 3. The flusher ends where it is: the log holds what it held.
 //! 4. A roll that runs may finish within half of the time that is left, then it is broken off. Its
 //!    files are removed, now or by the next start.
-//! 5. Queries end, and the directory is released.
+//! 5. A merge of files is given up between two steps. What it has written is removed.
+//! 6. Queries end, and the directory is released.
 //!
 //! **Failure.** Only the second step has to be done in time. A thread that is late after it is named
 //! in the report and keeps the directory locked until it ends, because it may still write; ending
@@ -17,6 +18,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::compactor::Order;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::ingest::Bar;
@@ -57,9 +59,15 @@ impl Engine {
         let check = self.join("check", until);
         let flusher = self.join("flusher", until);
         let roller = self.end_roller(until);
+        let compactor = self.join("compactor", until);
         shared.pool.close();
-        let ends =
-            [("recovery", recovery), ("check", check), ("flusher", flusher), ("roller", roller)];
+        let ends = [
+            ("recovery", recovery),
+            ("check", check),
+            ("flusher", flusher),
+            ("roller", roller),
+            ("compactor", compactor),
+        ];
         let late = ends.into_iter().find_map(|(name, ended)| (!ended).then_some(name));
         if late.is_none() {
             shared.directory.release();
@@ -80,6 +88,9 @@ impl Engine {
         shared.gate.bar(Bar::Closed);
         shared.progress.stop.store(true, Ordering::Relaxed);
         shared.roller.stop();
+        shared.compactor.stop();
+        // It may have ended already.
+        let _ = shared.orders.send(Order::Stop);
         for shard in shared.shards.iter() {
             // Release: pairs with the Acquire load in `Shard::run`.
             shard.stop.store(true, Ordering::Release);

@@ -3,12 +3,14 @@
 //! **Guarantees.** A [`Snapshot`] is immutable and holds every event it covers exactly once. A
 //! roll replaces the current snapshot in one pointer swap, after its Delta commit; queries that
 //! run keep the one they began with. A hot table is dropped when the last snapshot that names it
-//! is gone ([`HotTable`]'s `Drop` tells the flusher, which owns the tables).
+//! is gone ([`HotTable`]'s `Drop` tells the flusher, which owns the tables). A Parquet file that
+//! was replaced may go when the last snapshot of a version that consists of it is gone
+//! ([`Snapshots::oldest`]).
 //!
 //! **Not guaranteed.** The open hot table grows while a snapshot names it; DuckDB's own
 //! transaction fixes what a query sees of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
@@ -52,24 +54,69 @@ impl Drop for HotTable {
 
 /// The current snapshot, shared by everyone who reads.
 #[derive(Debug)]
-pub struct Snapshots(ArcSwap<Snapshot>);
+pub struct Snapshots {
+    current: ArcSwap<Snapshot>,
+    /// Snapshots that were replaced, as long as somebody holds them.
+    held: Mutex<Vec<Weak<Snapshot>>>,
+}
 
 impl Snapshots {
     /// Starts with `first`.
     #[must_use]
     pub fn new(first: Snapshot) -> Self {
-        Self(ArcSwap::from_pointee(first))
+        Self { current: ArcSwap::from_pointee(first), held: Mutex::default() }
     }
 
     /// The current snapshot; holding it keeps its hot tables.
     #[must_use]
     pub fn load(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.current.load_full()
     }
 
     /// Replaces the current snapshot by what `next` makes of it, in one pointer swap. `next` may
     /// run again when another thread was faster.
     pub fn update(&self, next: impl Fn(&Snapshot) -> Snapshot) {
-        self.0.rcu(|old| Arc::new(next(old)));
+        // Under the lock, so that `oldest` never looks between the swap and the note of it.
+        let mut held = self.lock();
+        let replaced = self.current.rcu(|old| Arc::new(next(old)));
+        held.retain(|snapshot| snapshot.strong_count() > 0);
+        held.push(Arc::downgrade(&replaced));
+    }
+
+    /// The oldest version that anybody may read now or later.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        let held = self.lock();
+        let versions = held.iter().filter_map(Weak::upgrade).map(|snapshot| snapshot.version);
+        versions.fold(self.load().version, u64::min)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Snapshot>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(version: u64) -> Snapshot {
+        Snapshot { version, files: Arc::default(), hot: Vec::new() }
+    }
+
+    #[test]
+    fn the_oldest_version_is_that_of_the_oldest_reader() {
+        let snapshots = Snapshots::new(version(3));
+        let reader = snapshots.load();
+        snapshots.update(|_| version(4));
+        let other = snapshots.load();
+        snapshots.update(|_| version(5));
+        snapshots.update(|_| version(6));
+        assert_eq!(snapshots.oldest(), 3);
+        drop(reader);
+        assert_eq!(snapshots.oldest(), 4);
+        drop(other);
+        assert_eq!(snapshots.oldest(), 6);
+        assert!(snapshots.lock().iter().all(|snapshot| snapshot.strong_count() == 0));
     }
 }

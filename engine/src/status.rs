@@ -27,6 +27,8 @@ pub struct Status {
     pub lake: LakeStatus,
     /// The known message ids; absent when they are not looked at.
     pub dedup: Option<DedupStatus>,
+    /// What compaction has done.
+    pub compaction: CompactionStatus,
     /// Where every event of this process is.
     pub accounting: Accounting,
     /// Events that the start replayed from the log.
@@ -126,6 +128,29 @@ pub struct DedupStatus {
     pub held_requests: usize,
 }
 
+/// What compaction has done since the start of the process.
+#[derive(Debug, Clone, Serialize)]
+pub struct CompactionStatus {
+    /// Commits that replaced files by fewer or larger ones.
+    pub commits: u64,
+    /// Files that were joined.
+    pub files_read: u64,
+    /// Bytes in them.
+    pub bytes_read: u64,
+    /// Files that took their place.
+    pub files_written: u64,
+    /// Bytes in them.
+    pub bytes_written: u64,
+    /// Times that it waited for a roll or for a ring that filled.
+    pub pauses: u64,
+    /// Replaced files that are kept for other readers for now.
+    pub files_waiting: u64,
+    /// Files removed because nobody needs them any more.
+    pub files_removed: u64,
+    /// Why the last compaction failed; absent when it did not.
+    pub problem: Option<String>,
+}
+
 /// What was set aside since the start of the process.
 #[derive(Debug, Clone, Serialize)]
 pub struct Quarantine {
@@ -200,12 +225,31 @@ impl Status {
                     .map(|file| file.problem.to_string())
                     .collect(),
             },
+            compaction: CompactionStatus::of(shared),
             dedup,
             accounting,
             recovered: shared.progress.events.load(Ordering::Relaxed),
             recovery: shared.progress.status(),
             quarantined: Quarantine::of(shared),
             void: shared.shards.iter().map(|shard| shard.void.load(Ordering::Relaxed)).sum(),
+        }
+    }
+}
+
+impl CompactionStatus {
+    fn of(shared: &Shared) -> Self {
+        let state = &shared.compactor;
+        // Relaxed, all: statistics.
+        Self {
+            commits: state.commits.load(Ordering::Relaxed),
+            files_read: state.files_read.load(Ordering::Relaxed),
+            bytes_read: state.bytes_read.load(Ordering::Relaxed),
+            files_written: state.files_written.load(Ordering::Relaxed),
+            bytes_written: state.bytes_written.load(Ordering::Relaxed),
+            pauses: state.pauses.load(Ordering::Relaxed),
+            files_waiting: shared.roller.waiting_files.load(Ordering::Relaxed),
+            files_removed: state.files_removed.load(Ordering::Relaxed),
+            problem: state.problem.text(),
         }
     }
 }

@@ -21,9 +21,12 @@
 //! arguments. Files of a roll that is given up are the caller's to remove ([`Table::discard`]).
 
 mod adds;
+mod change;
 mod commit;
 mod live;
 mod log;
+mod replace;
+mod tombstones;
 mod upkeep;
 
 use std::collections::{BTreeMap, HashSet};
@@ -47,8 +50,14 @@ use super::footer::{NewFile, STATS_COLUMNS};
 use super::location::{Location, check_node};
 use crate::schema::{COLUMNS, Kind, PARTITION};
 
-pub use commit::{COMMIT_TRIES, CommitOutcome, ShardSequence};
+use tombstones::Replaced;
+
+pub use change::COMMIT_TRIES;
+pub use commit::{CommitOutcome, ShardSequence};
 pub use live::{Bounds, DataFile};
+pub use replace::ReplaceOutcome;
+pub use tombstones::RETENTION_MAX;
+pub(in crate::lake) use tombstones::{millis, now_ms};
 pub use upkeep::{DEFAULT_CHECKPOINT_COMMITS, DEFAULT_LOG_RETENTION, Upkeep};
 
 /// Shards that are asked for one by one when the log has no list of application ids.
@@ -65,6 +74,8 @@ pub struct Table {
     snapshot: SnapshotRef,
     /// The files of `snapshot`, once somebody asked.
     live: OnceLock<Arc<[DataFile]>>,
+    /// Files of ours that are no part of `snapshot` any more and still on disk.
+    replaced: Vec<Replaced>,
     upkeep: Upkeep,
     /// As of our last commit; 0 before it.
     commits_since_checkpoint: u64,
@@ -129,6 +140,7 @@ impl Table {
             kernel,
             snapshot,
             live: OnceLock::new(),
+            replaced: Vec::new(),
             upkeep: Upkeep::default(),
             commits_since_checkpoint: 0,
             checkpoint_not_before: 0,
@@ -210,27 +222,6 @@ impl Table {
         Ok(found)
     }
 
-    /// Removes data files of our node that are no part of the table: what a crash left between
-    /// writing a file and committing it. Only before the first roll, because a roll's files are not
-    /// yet part of the table either. Returns their names.
-    ///
-    /// # Errors
-    ///
-    /// [`LakeError::Store`] when the table's directory cannot be listed or a file not removed, and
-    /// as [`Table::live_files`].
-    pub fn remove_orphans(&self) -> Result<Vec<String>> {
-        let live = self.live_files()?;
-        let live: HashSet<&str> = live.iter().map(|file| &*file.path).collect();
-        let mut removed = Vec::new();
-        for file in self.location.data_files(&self.node)? {
-            if !live.contains(file.as_ref()) {
-                self.location.remove(&file)?;
-                removed.push(file.to_string());
-            }
-        }
-        Ok(removed)
-    }
-
     /// Removes those of `files` that are no part of the table, after a roll was given up.
     ///
     /// # Errors
@@ -256,10 +247,18 @@ impl Table {
             .with_incremental_crc_replay(IncrementalReplay::Unlimited)
             .build(&self.kernel)
             .map_err(delta_error("read the log"))?;
-        if snapshot.version() != self.snapshot.version() {
-            self.live = OnceLock::new();
+        if snapshot.version() == self.snapshot.version() {
+            return Ok(());
         }
         self.snapshot = snapshot;
+        let Some(before) = self.live.take() else { return Ok(()) };
+        // Another writer may have taken out files of ours. Which they were is only noted for
+        // readers of this process: a failure here costs the files a stay until the next start.
+        if let Ok(now) = self.live_files() {
+            let now: HashSet<&str> = now.iter().map(|file| &*file.path).collect();
+            let gone = before.iter().filter(|file| !now.contains(&*file.path));
+            self.note_replaced(gone.map(|file| &file.path));
+        }
         Ok(())
     }
 

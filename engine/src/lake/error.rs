@@ -1,6 +1,6 @@
 //! What can go wrong between the engine and its table.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::delta::ShardSequence;
 
@@ -93,6 +93,14 @@ pub enum LakeError {
         /// Files of the commit.
         files: usize,
     },
+    /// The files that were to stand for others do not have their rows.
+    #[error("files with {removed:?} rows were to be replaced by files with {added}")]
+    Unequal {
+        /// Rows of the files that were to go, when all of them are known.
+        removed: Option<u64>,
+        /// Rows of the files that were to come.
+        added: u64,
+    },
     /// Other writers were faster every time.
     #[error("the table had another writer's commit in the way {tries} times in a row")]
     Contended {
@@ -171,6 +179,9 @@ pub enum LakeError {
         /// What is wrong with it, as a verb phrase.
         problem: String,
     },
+    /// The caller gave the work up before it was done; nothing was changed.
+    #[error("the work was given up before it was done")]
+    GivenUp,
     /// DuckDB refused something.
     #[error("cannot {action} in DuckDB")]
     DuckDb {
@@ -183,6 +194,32 @@ pub enum LakeError {
 }
 
 impl LakeError {
+    /// The file that could not be read or written, or does not hold what it should.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Io { path, .. }
+            | Self::Parquet { path, .. }
+            | Self::Content { path, .. }
+            | Self::Damaged { path, .. }
+            | Self::DamagedLog { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Whether a commit that ended in this error has certainly changed nothing.
+    #[must_use]
+    pub fn is_without_effect(&self) -> bool {
+        matches!(
+            self,
+            Self::NotCommitted { .. }
+                | Self::Contended { .. }
+                | Self::Unequal { .. }
+                | Self::Unnumbered { .. }
+                | Self::Sequence { .. }
+        )
+    }
+
     /// Wraps an input or output error with what was tried on which file.
     pub(super) fn io(
         action: &'static str,

@@ -210,15 +210,24 @@ impl Location {
         create_directories(self.disk(), &directory).map_err(LakeError::io("create", directory))
     }
 
+    /// Everything in the table's directory, its log included.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Store`].
+    pub fn list_all(&self) -> Result<Vec<ObjectMeta>> {
+        self.list(None)
+    }
+
     /// Data files that `node` has written, whether a commit names them or not.
     ///
     /// # Errors
     ///
     /// [`LakeError::Store`].
-    pub fn data_files(&self, node: &str) -> Result<Vec<path::Path>> {
+    pub fn data_files(&self, node: &str) -> Result<Vec<ObjectMeta>> {
         let mut files = self.list(None)?;
         files.retain(|file| is_data_file_of(&file.location, node));
-        Ok(files.into_iter().map(|file| file.location).collect())
+        Ok(files)
     }
 
     /// The objects below `prefix`, or all of them.
@@ -314,7 +323,7 @@ pub fn check_node(node: &str) -> Result<()> {
 /// Whether `path` is a name that [`Location::new_data_file`] gives to files of `node`, or such a
 /// name with checksums. What follows the node must be a UUID and nothing else, so that node `a`
 /// never claims a file of node `a-b`.
-fn is_data_file_of(path: &path::Path, node: &str) -> bool {
+pub(super) fn is_data_file_of(path: &path::Path, node: &str) -> bool {
     let mut parts = path.parts();
     let (Some(directory), Some(name), None) = (parts.next(), parts.next(), parts.next()) else {
         return false;

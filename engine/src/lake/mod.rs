@@ -18,6 +18,9 @@
 //! | [`seal`] | checksums on every byte of a written file |
 //! | [`check`] | looking at them before a file is read |
 //! | [`footer`] | statistics of a written file |
+//! | [`plan`] | which small files are joined next |
+//! | [`merge`] | sorted files to fewer sorted files, in bounded memory |
+//! | [`vacuum`] | which files nobody needs |
 //! | [`verify`] | which sequence numbers the files hold |
 //!
 //! **Guarantees.** A file is synced, and its directory, before a commit names it. A commit holds
@@ -34,8 +37,11 @@ pub mod check;
 pub mod delta;
 pub mod footer;
 pub mod location;
+pub mod merge;
+pub mod plan;
 pub mod roll;
 pub mod seal;
+pub mod vacuum;
 pub mod verify;
 
 mod error;
@@ -45,9 +51,13 @@ mod store;
 mod testing;
 
 pub use check::{Checked, DamagedFile};
-pub use delta::{Bounds, CommitOutcome, DataFile, ShardSequence, Table, Upkeep};
+pub use delta::{
+    Bounds, CommitOutcome, DataFile, RETENTION_MAX, ReplaceOutcome, ShardSequence, Table, Upkeep,
+};
 pub use error::{Cause, LakeError, Result};
 pub use footer::{NewFile, Stats};
 pub use location::Location;
+pub use plan::Job;
 pub use roll::write_table;
+pub use vacuum::{Vacuumed, vacuum};
 pub use verify::{SequenceSet, ShardCheck, TableCheck, check_table};

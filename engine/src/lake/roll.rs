@@ -1,18 +1,20 @@
 //! The way of a hot table to Parquet: one sorted file for each day in it.
 //!
 //! **Guarantees.** Every returned file is complete, holds exactly the rows of its day, is sealed
-//! with checksums, and is on the medium with its directory entries. On an error no file of the call remains.
+//! with checksums, and is on the medium with its directory entries. On an error no file of the call
+//! remains.
 //!
 //! **Not guaranteed.** The files are no part of the table before a commit names them: they lie in
 //! its directory and are orphans until then.
 //!
 //! **Layout.** Rows are in the order of tenant, then timestamp, so that one tenant's or one hour's
-//! rows lie together. Row groups have the size of DuckDB's own. Timestamps carry no zone. The
-//! partition column is not in the file; the log says it.
+//! rows lie together. Row groups have the size of DuckDB's own, pages [`PAGE_BYTES`], which the
+//! footer also says ([`PAGE_BYTES_KEY`]). Timestamps carry no zone. The partition column is not in
+//! the file; the log says it.
 //!
 //! **Memory.** DuckDB sorts within its memory limit and spills to its temporary directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use duckdb::Connection;
 use object_store::path;
@@ -21,8 +23,12 @@ use super::error::{LakeError, Result};
 use super::footer::NewFile;
 use super::location::{Location, check_node};
 use super::seal::seal;
-use crate::config::ROW_GROUP_ROWS;
+use crate::config::{PAGE_BYTES, ROW_GROUP_ROWS};
 use crate::schema::{PARTITION, column_list};
+
+/// The key of the footer that says how large pages may be. Nothing else in a file of DuckDB's does,
+/// and whoever joins files has to know what reading them takes.
+pub const PAGE_BYTES_KEY: &str = "ringlake.page_bytes";
 
 /// Writes the rows of `table`, a hot table that nobody appends to any more, into the table's
 /// directory; `node` becomes part of the names. An empty table gives no files.
@@ -68,7 +74,7 @@ fn write_days(
         connection
             .execute_batch(&copy(table, &day.date, location, &draft)?)
             .map_err(|source| LakeError::DuckDb { action: "write a Parquet file", source })?;
-        let file = finish(location, &draft, node, &day.date, begun)?;
+        let file = finish(location, &draft, node, &day.date, begun, &mut |_| Ok(()))?;
         if file.rows != day.rows {
             return Err(LakeError::Content {
                 path: location.local(&file.path),
@@ -80,18 +86,21 @@ fn write_days(
     Ok(files)
 }
 
-/// Makes the file that DuckDB has written as `draft` one that a commit may name: sealed, synced and
+/// Makes the file that has been written as `draft` one that a commit may name: sealed, synced and
 /// with its final name. The draft is removed; other names go to `begun` before there can be a file.
+/// `between` is called as [`seal`] says.
 pub(super) fn finish(
     location: &Location,
     draft: &path::Path,
     node: &str,
     date: &str,
     begun: &mut Vec<path::Path>,
+    between: &mut dyn FnMut(&Path) -> Result<()>,
 ) -> Result<NewFile> {
     let sealed = location.new_data_file(node, date);
     begun.push(sealed.clone());
-    let sums = seal(location.disk(), &location.local(draft), &location.local(&sealed))?;
+    let (from, to) = (location.local(draft), location.local(&sealed));
+    let sums = seal(location.disk(), &from, &to, between)?;
     location.sync_file(&sealed)?;
     let path = location.name_sealed(&sealed, sums)?;
     begun.push(path.clone());
@@ -161,7 +170,8 @@ fn copy(table: &str, date: &str, location: &Location, path: &path::Path) -> Resu
         "COPY (SELECT {columns} FROM {table} WHERE {partition} = DATE '{date}' \
          ORDER BY \"tenant\", \"timestamp\") \
          TO '{target}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {ZSTD_LEVEL}, \
-         ROW_GROUP_SIZE {ROW_GROUP_ROWS})",
+         ROW_GROUP_SIZE {ROW_GROUP_ROWS}, DATA_PAGE_SIZE_LIMIT {PAGE_BYTES}, \
+         KV_METADATA {{'{PAGE_BYTES_KEY}': '{PAGE_BYTES}'}})",
         columns = column_list(),
         table = quoted(table),
         partition = quoted(PARTITION),

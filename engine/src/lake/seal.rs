@@ -95,13 +95,19 @@ impl std::fmt::Display for Sums {
 }
 
 /// Writes the Parquet file `draft`, whose pages are compressed with zstd, as `sealed`, with
-/// checksums. Neither is synced.
+/// checksums. Neither is synced. `between` gets `sealed` after each row group; its error ends the
+/// work.
 ///
 /// # Errors
 ///
 /// [`LakeError::Io`]; [`LakeError::Parquet`] or [`LakeError::Content`] when the draft is not such a
-/// file. What there is of `sealed` is the caller's to remove.
-pub(super) fn seal(disk: &dyn Disk, draft: &Path, sealed: &Path) -> Result<Sums> {
+/// file; what `between` says. What there is of `sealed` is the caller's to remove.
+pub(super) fn seal(
+    disk: &dyn Disk,
+    draft: &Path,
+    sealed: &Path,
+    between: &mut dyn FnMut(&Path) -> Result<()>,
+) -> Result<Sums> {
     let source = File::open(draft).map_err(LakeError::io("open", draft))?;
     let metadata = ParquetMetaDataReader::new()
         .with_page_index_policy(PageIndexPolicy::Optional)
@@ -117,6 +123,8 @@ pub(super) fn seal(disk: &dyn Disk, draft: &Path, sealed: &Path) -> Result<Sums>
         let (group, places) = sealer.row_group(group)?;
         groups.push(group);
         pages.push(places);
+        sealer.out.flush().map_err(LakeError::io("write", sealed))?;
+        between(sealed)?;
     }
     for group in &mut groups {
         *group = sealer.bloom_filters(group.clone())?;

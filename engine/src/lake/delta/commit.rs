@@ -1,34 +1,17 @@
-//! Commits: files and shard numbers into the table, together, once.
-//!
-//! **Algorithm.** Check the shards' numbers in the version at hand; build the transaction on that
-//! very version; put the next log file where none may be. When another writer was there first, read
-//! the table again and start over. When anything else fails, read the table again and believe it.
+//! A roll's commit: files and shard numbers into the table, together, once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use delta_kernel::KernelResult;
 use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::engine::arrow_data::ArrowEngineData;
-use delta_kernel::transaction::{CommitResult, CommittedTransaction, UpdateTableOperation};
-use delta_kernel::{KernelError, KernelResult};
+use delta_kernel::transaction::{Transaction, UpdateTableOperation};
 
-use super::live::DataFile;
-use super::log::LogFiles;
-use super::{ENGINE_INFO, Table, adds, cause};
+use super::change::{Carried, Change, Standing};
+use super::{ENGINE_INFO, Table, adds};
 use crate::lake::error::{LakeError, Result};
 use crate::lake::footer::NewFile;
-
-/// Attempts of one commit against other writers. With the pauses between them they last about 5 s;
-/// writers that each commit a few times a second meet two or three times in a row at worst.
-pub const COMMIT_TRIES: u32 = 32;
-/// Pause after the first conflict; it doubles with each, up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_millis(1);
-/// Longest pause between two attempts.
-const PAUSE_MAX: Duration = Duration::from_millis(200);
-/// Commits that a forgotten checkpoint may be late before a commit makes up for it.
-pub(super) const UPKEEP_LATE_COMMITS: u64 = 20;
 
 /// How far a roll moves a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +57,12 @@ impl CommitOutcome {
             Self::Committed { version } | Self::AlreadyCommitted { version } => version,
         }
     }
+}
+
+/// Files of a roll, and how far they move the shards.
+pub(super) struct Roll<'a> {
+    pub(super) files: &'a [NewFile],
+    pub(super) moves: &'a [Move],
 }
 
 impl Table {
@@ -144,41 +133,28 @@ impl Table {
     }
 
     fn commit_moves(&mut self, files: &[NewFile], moves: &[Move]) -> Result<CommitOutcome> {
-        if self.is_upkeep_due(UPKEEP_LATE_COMMITS) {
-            self.upkeep();
-        }
-        for attempt in 0..COMMIT_TRIES {
-            if self.standing(files, moves)? == Standing::After {
-                LogFiles::list(&self.location)?.sync(&self.location)?;
-                return Ok(CommitOutcome::AlreadyCommitted { version: self.version() });
-            }
-            match self.try_commit(files, moves) {
-                Ok(Some(committed)) => return self.adopt(&committed, files),
-                Ok(None) => {
-                    let refreshed = self.refresh();
-                    refreshed
-                        .map_err(|source| LakeError::NotCommitted { source: source.into() })?;
-                }
-                Err(source) => return self.settle(files, moves, source),
-            }
-            thread::sleep(pause(attempt));
-        }
-        Err(LakeError::Contended { tries: COMMIT_TRIES })
+        let carried = self.carry_out(&Roll { files, moves })?;
+        let version = self.version();
+        Ok(match carried {
+            Carried::Out => CommitOutcome::Committed { version },
+            Carried::Already | Carried::Gone(_) => CommitOutcome::AlreadyCommitted { version },
+        })
     }
+}
 
-    /// Whether the version at hand is the one before or the one after a commit.
-    fn standing(&self, files: &[NewFile], moves: &[Move]) -> Result<Standing> {
-        let mut found = Vec::with_capacity(moves.len());
-        for Move { application, sequence } in moves {
-            found.push((*sequence, self.application_version(application)?));
+impl Change for Roll<'_> {
+    fn standing(&self, table: &Table) -> Result<Standing> {
+        let mut found = Vec::with_capacity(self.moves.len());
+        for Move { application, sequence } in self.moves {
+            found.push((*sequence, table.application_version(application)?));
         }
         if found.iter().all(|(sequence, found)| sequence.last == *found) {
             let moved = found.iter().any(|(sequence, _)| sequence.previous != sequence.last);
             // Without a number that moves, a repetition could not be told from the first time.
-            return if moved || files.is_empty() {
+            return if moved || self.files.is_empty() {
                 Ok(Standing::After)
             } else {
-                Err(LakeError::Unnumbered { files: files.len() })
+                Err(LakeError::Unnumbered { files: self.files.len() })
             };
         }
         match found.into_iter().find(|(sequence, found)| sequence.previous != *found) {
@@ -187,95 +163,32 @@ impl Table {
         }
     }
 
-    /// One attempt on the version at hand; `None` when another writer took its place.
-    fn try_commit(
-        &self,
-        files: &[NewFile],
-        moves: &[Move],
-    ) -> KernelResult<Option<CommittedTransaction>> {
+    fn transaction(&self, table: &Table) -> KernelResult<Transaction> {
         let operation = UpdateTableOperation::StreamingUpdate;
-        let mut update = Arc::clone(&self.snapshot).update_table(operation, ENGINE_INFO, true);
-        if !files.is_empty() {
+        let mut update = Arc::clone(&table.snapshot).update_table(operation, ENGINE_INFO, true);
+        if !self.files.is_empty() {
             update = update.with_blind_append();
         }
-        for Move { application, sequence } in moves {
+        for Move { application, sequence } in self.moves {
             if sequence.last != sequence.previous {
                 update = update.with_transaction_id(application.clone(), sequence.last);
             }
         }
-        let rows: u64 = files.iter().map(|file| file.rows).sum();
+        let rows: u64 = self.files.iter().map(|file| file.rows).sum();
         let mut transaction = update
             .with_operation_metrics([
-                ("numAddedFiles", Some(files.len().to_string())),
+                ("numAddedFiles", Some(self.files.len().to_string())),
                 ("numOutputRows", Some(rows.to_string())),
             ])
-            .build(&self.kernel, Box::new(FileSystemCommitter::new()))?;
-        if !files.is_empty() {
-            let batch = adds::batch(&transaction, files)?;
+            .build(&table.kernel, Box::new(FileSystemCommitter::new()))?;
+        if !self.files.is_empty() {
+            let batch = adds::batch(&transaction, self.files)?;
             transaction.add_files(Box::new(ArrowEngineData::new(batch)));
         }
-        match transaction.commit(&self.kernel)? {
-            CommitResult::Committed(committed) => Ok(Some(committed)),
-            CommitResult::Conflicted(_) => Ok(None),
-            CommitResult::Retryable(failed) => Err(failed.error),
-        }
+        Ok(transaction)
     }
 
-    /// Goes on from the version that a commit has made.
-    fn adopt(
-        &mut self,
-        committed: &CommittedTransaction,
-        files: &[NewFile],
-    ) -> Result<CommitOutcome> {
-        let Some(snapshot) = committed.post_commit_snapshot() else {
-            self.refresh()?;
-            return Ok(CommitOutcome::Committed { version: self.version() });
-        };
-        self.snapshot = Arc::clone(snapshot);
-        self.commits_since_checkpoint = committed.post_commit_stats().commits_since_checkpoint;
-        if let Some(live) = self.live.take() {
-            let added = files.iter().map(|file| DataFile::of(&self.location, file));
-            let live: Arc<[DataFile]> = live.iter().cloned().chain(added).collect();
-            self.live.get_or_init(|| live);
-        }
-        Ok(CommitOutcome::Committed { version: self.version() })
+    fn added(&self) -> &[NewFile] {
+        self.files
     }
-
-    /// Finds out what became of a commit that ended in an error.
-    pub(super) fn settle(
-        &mut self,
-        files: &[NewFile],
-        moves: &[Move],
-        source: KernelError,
-    ) -> Result<CommitOutcome> {
-        if let Err(unreadable) = self.refresh() {
-            let failure = source.to_string();
-            return Err(LakeError::Unknown { failure, source: unreadable.into() });
-        }
-        match self.standing(files, moves)? {
-            Standing::Before => Err(LakeError::NotCommitted { source: cause(source) }),
-            Standing::After => {
-                LogFiles::list(&self.location)?.sync(&self.location)?;
-                let error: &dyn std::error::Error = &source;
-                tracing::warn!(error, "a commit reported an error but is in the table");
-                Ok(CommitOutcome::Committed { version: self.version() })
-            }
-        }
-    }
-}
-
-/// Where the table stands, seen from a commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Before,
-    After,
-}
-
-/// The pause after a conflict in attempt `attempt`. Half of it is up to the clock's nanoseconds, so
-/// that two writers do not stay in step.
-fn pause(attempt: u32) -> Duration {
-    let longest = PAUSE_MIN.saturating_mul(1 << attempt.min(16)).min(PAUSE_MAX);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let jitter = now.unwrap_or_default().subsec_nanos() % 1_000;
-    longest / 2 + (longest / 2).saturating_mul(jitter) / 1_000
 }

@@ -31,6 +31,8 @@ pub struct DataFile {
     pub rows: Option<u64>,
     /// Its length in bytes.
     pub bytes: u64,
+    /// When it was written, in milliseconds since 1970.
+    pub modified_ms: i64,
     /// What its rows lie between.
     pub bounds: Bounds,
 }
@@ -56,6 +58,7 @@ impl DataFile {
             date: file.date.as_str().into(),
             rows: Some(file.rows),
             bytes: file.bytes,
+            modified_ms: file.modified_ms,
             bounds: Bounds::of(&file.stats),
         }
     }
@@ -125,6 +128,7 @@ fn rows(batch: &RecordBatch, location: &Location, files: &mut Vec<DataFile>) -> 
     };
     let paths = column("path")?.as_string::<i32>();
     let sizes = column("size")?.as_primitive::<Int64Type>();
+    let times = column("modificationTime")?.as_primitive::<Int64Type>();
     let stats = column("stats")?.as_string::<i32>();
     let deleted = column("deletionVector")?;
     let constants = column("fileConstantValues")?.as_struct();
@@ -146,6 +150,7 @@ fn rows(batch: &RecordBatch, location: &Location, files: &mut Vec<DataFile>) -> 
             date: partitions.and_then(|map| partition(map, row)).unwrap_or_default(),
             rows: stats.as_ref().and_then(|stats| stats.get("numRecords")?.as_u64()),
             bytes: u64::try_from(sizes.value(row)).unwrap_or(0),
+            modified_ms: times.value(row),
             bounds: stats.as_ref().map(Bounds::of_json).unwrap_or_default(),
         });
     }
@@ -162,7 +167,7 @@ fn partition(maps: &dyn Array, row: usize) -> Option<Arc<str>> {
 }
 
 /// Decodes a path of the log, which is a URL relative to the table.
-fn place(location: &Location, path: &str) -> Result<(Arc<str>, Arc<Path>)> {
+pub(super) fn place(location: &Location, path: &str) -> Result<(Arc<str>, Arc<Path>)> {
     let unsupported = || LakeError::Unsupported {
         path: path.to_owned(),
         problem: "is not on this machine".to_owned(),

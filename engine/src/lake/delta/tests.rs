@@ -8,11 +8,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::commit::UPKEEP_LATE_COMMITS;
+use super::change::{Carried, UPKEEP_LATE_COMMITS};
+use super::commit::Roll;
+use super::replace::Replacement;
 use super::*;
 use crate::lake::testing::{DAY, DAY_MICROS, NODE, made_up, scratch};
 
 mod power_cut;
+mod replace;
+
+/// A retention.
+const DAY_LONG: Duration = Duration::from_hours(24);
 
 fn step(shard: u32, previous: i64, last: i64) -> ShardSequence {
     ShardSequence { shard, previous, last }
@@ -62,6 +68,7 @@ fn files_and_numbers_of_a_commit_are_read_back() {
         date: DAY.into(),
         rows: Some(7),
         bytes: 1_000,
+        modified_ms: DAY_MICROS / 1_000,
         bounds: Bounds {
             received_at: Some((DAY_MICROS, DAY_MICROS + 5_000)),
             timestamp: Some((DAY_MICROS - 1_000, DAY_MICROS + 4_000)),
@@ -191,12 +198,13 @@ fn the_outcome_of_a_failed_commit_is_what_the_table_says() {
     let (files, sequences) = ([made_up(&location, NODE, 5)], [step(0, 0, 5)]);
     let moves = [table.of_shard(sequences[0])];
     let failure = || KernelError::generic("the connection broke");
-    let error = table.settle(&files, &moves, failure()).unwrap_err();
+    let roll = Roll { files: &files, moves: &moves };
+    let error = table.settle(&roll, failure()).unwrap_err();
     assert!(matches!(error, LakeError::NotCommitted { .. }), "{error}");
     // The commit is in the table all the same: somebody else's eyes have seen it.
     let _ = Table::open_or_create(&location, NODE).unwrap().commit(&files, &sequences).unwrap();
-    let outcome = table.settle(&files, &moves, failure()).unwrap();
-    assert_eq!(outcome, CommitOutcome::Committed { version: 1 });
+    assert_eq!(table.settle(&roll, failure()).unwrap(), Carried::Out);
+    assert_eq!(table.version(), 1);
     assert_eq!(names(&table), [files[0].path.to_string()]);
 }
 
@@ -234,14 +242,14 @@ fn orphans_of_our_node_are_removed_and_nothing_else() {
     fs::write(&readme, "somebody's").unwrap();
     let _ = table.commit(std::slice::from_ref(&live), &[step(0, 0, 1)]).unwrap();
 
-    let table = Table::open_or_create(&location, NODE).unwrap();
-    assert_eq!(table.remove_orphans().unwrap(), [orphan.path.to_string()]);
+    let mut table = Table::open_or_create(&location, NODE).unwrap();
+    assert_eq!(table.remove_orphans(DAY_LONG).unwrap(), [orphan.path.to_string()]);
     assert!(!location.local(&orphan.path).exists());
     for kept in [&live, &foreign, &longer] {
         assert!(location.local(&kept.path).exists(), "{}", kept.path);
     }
     assert!(readme.exists());
-    assert!(table.remove_orphans().unwrap().is_empty());
+    assert!(table.remove_orphans(DAY_LONG).unwrap().is_empty());
 }
 
 #[test]
@@ -388,7 +396,7 @@ fn a_table_lives_in_a_directory_with_a_space_in_its_name() {
     let mut table = Table::open_or_create(&location, NODE).unwrap();
     let file = made_up(&location, NODE, 1);
     let _ = table.commit(std::slice::from_ref(&file), &[step(0, 0, 1)]).unwrap();
-    let table = Table::open_or_create(&location, NODE).unwrap();
+    let mut table = Table::open_or_create(&location, NODE).unwrap();
     assert_eq!(*table.live_files().unwrap()[0].local, *location.local(&file.path));
-    assert!(table.remove_orphans().unwrap().is_empty());
+    assert!(table.remove_orphans(DAY_LONG).unwrap().is_empty());
 }

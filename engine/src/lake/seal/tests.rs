@@ -142,7 +142,8 @@ fn what_duckdb_would_not_write_is_refused() {
     let draft = location.root().join("draft.parquet");
     let copy = format!("COPY hot TO '{}' (FORMAT parquet, COMPRESSION snappy)", draft.display());
     connection.execute_batch(&copy).unwrap();
-    let error = seal(&RealDisk, &draft, &location.root().join("sealed.parquet")).unwrap_err();
+    let sealed = location.root().join("sealed.parquet");
+    let error = seal(&RealDisk, &draft, &sealed, &mut |_| Ok(())).unwrap_err();
     assert!(error.to_string().contains("not as ZSTD"), "{error}");
 }
 
@@ -185,7 +186,7 @@ fn a_page_index_says_where_the_pages_are_now() {
     writer.write(&batch).unwrap();
     writer.close().unwrap();
 
-    seal(&RealDisk, &draft, &sealed).unwrap();
+    seal(&RealDisk, &draft, &sealed, &mut |_| Ok(())).unwrap();
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
     let opened = File::open(&sealed).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(opened, options).unwrap();

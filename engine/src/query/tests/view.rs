@@ -59,6 +59,7 @@ fn data_file(path: PathBuf, date: &str) -> DataFile {
         date: date.into(),
         rows: None,
         bytes: 1,
+        modified_ms: 0,
         bounds: Bounds::default(),
     }
 }

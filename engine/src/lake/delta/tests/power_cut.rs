@@ -110,7 +110,7 @@ fn life() -> (Trace, Vec<String>) {
 
     let orphan = run.data_file();
     run.table = open(run.root.path(), Arc::new(run.disk.clone())).unwrap();
-    assert_eq!(run.table.remove_orphans().unwrap(), [orphan.path.to_string()]);
+    assert_eq!(run.table.remove_orphans(DAY_LONG).unwrap(), [orphan.path.to_string()]);
     run.commits(7);
     assert_eq!(run.disk.unrecorded().unwrap(), Vec::<PathBuf>::new());
     let checkpoints = LogFiles::list(run.table.location()).unwrap().checkpoints;
@@ -127,12 +127,12 @@ fn check(
     promise: Promise,
 ) -> std::result::Result<(Table, usize), String> {
     let failed = |error: LakeError| format!("the start fails: {error}: {:?}", error);
-    let table = open(root, disk).map_err(failed)?;
+    let mut table = open(root, disk).map_err(failed)?;
     let held = usize::try_from(table.sequence(0).map_err(failed)?).unwrap();
     if held < promise {
         return Err(format!("{promise} commits were acknowledged, {held} are there"));
     }
-    table.remove_orphans().map_err(failed)?;
+    table.remove_orphans(DAY_LONG).map_err(failed)?;
     let mut expected = files[..held].to_vec();
     expected.sort();
     let mut found = names(&table);
@@ -141,7 +141,7 @@ fn check(
         return Err(format!("the table says {held} and holds {found:?}"));
     }
     let data = table.location().data_files(NODE).map_err(failed)?;
-    if data.iter().any(|file| !found.contains(&file.to_string())) {
+    if data.iter().any(|file| !found.contains(&file.location.to_string())) {
         return Err("an orphan is left".into());
     }
     Ok((table, held))

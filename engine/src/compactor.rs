@@ -1,0 +1,518 @@
+//! The compactor: many small files of the table become few large ones, and files that nobody needs
+//! go.
+//!
+//! **Guarantees** (rules 9 to 12)
+//! - Readers are undisturbed: what they have begun to read stays until they end, and a file that
+//!   was replaced stays for the configured time for readers outside this process.
+//! - It never commits: it merges files beside the table, and the roller puts them in between two
+//!   rolls. A roll waits for a merge not at all, for its commit some milliseconds.
+//! - One merge at a time, in steps of milliseconds. While a hot table is being rolled or a ring fills
+//!   it works a tenth of the time at most, and its thread has a low priority.
+//!
+//! **Roles.** One thread. Requests of users wait for the merge under way.
+//!
+//! **Limits.** A merge needs about 100 MB of memory at most (see [`crate::lake::merge`]) and begins
+//! only when its files fit twice into the disk space above the floor (see [`crate::space`]).
+//!
+//! **Failure.** A merge that fails leaves nothing behind. A file that cannot be read is left out
+//! until the next day's vacuum, or until compaction is asked for by hand. When it is not known
+//! whether a commit went through, the new files stay; the next vacuum or start removes them if they
+//! are no part of the table.
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use serde::{Deserialize, Serialize};
+
+use crate::config::CompactionConfig;
+use crate::error::{Error, chain};
+use crate::lake::merge::{Merged, merge};
+use crate::lake::plan::{Job, Rules, next_job};
+use crate::lake::{LakeError, Location, NewFile, ReplaceOutcome, vacuum};
+use crate::metrics::Operations;
+use crate::problem::Problem;
+use crate::roller::{Expired, Request, RollerState};
+use crate::shard::ShardState;
+use crate::snapshot::Snapshots;
+use crate::space::{Room, Space};
+
+/// Time between looks for replaced files whose time is over, when nothing else sets the pace.
+const TURN: Duration = Duration::from_secs(60);
+/// Vacuums come after the first hour and then once a day: what they find is days old.
+const FIRST_VACUUM: Duration = Duration::from_hours(1);
+const VACUUM_EVERY: Duration = Duration::from_hours(24);
+/// Time for which it works before it looks whether there is something more urgent.
+const SLICE: Duration = Duration::from_millis(10);
+/// Pause between two looks whether there still is.
+const LOOK: Duration = Duration::from_millis(5);
+/// After this long it works for a slice all the same, so that a server under load day and night does
+/// not drown in files.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// Its priority: under load the scheduler gives it one part in ten. With the lowest, one in seventy,
+/// it came to nothing on a machine whose cores were all busy.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
+/// What a compaction on request has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactReport {
+    /// The table's version after it.
+    pub version: u64,
+    /// Live files after it.
+    pub files: usize,
+    /// Files that were joined; one that was joined twice counts twice.
+    pub files_read: u64,
+    /// Their bytes.
+    pub bytes_read: u64,
+    /// Files that were made of them.
+    pub files_written: u64,
+    /// Their bytes.
+    pub bytes_written: u64,
+}
+
+/// What a vacuum has removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VacuumReport {
+    /// Files removed.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Replaced files that have to stay for now.
+    pub waiting: usize,
+}
+
+/// What a user wants.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Join all small files now.
+    Compact(Sender<Result<CompactReport, Error>>),
+    /// Remove everything that may go.
+    Vacuum(Sender<Result<VacuumReport, Error>>),
+    /// End.
+    Stop,
+}
+
+/// What others may know about the compactor. All numbers count from the start of the process.
+#[derive(Debug, Default)]
+pub(crate) struct CompactorState {
+    /// Commits that replaced files.
+    pub commits: AtomicU64,
+    /// Files, and bytes in them, that were joined.
+    pub files_read: AtomicU64,
+    pub bytes_read: AtomicU64,
+    /// Files, and bytes in them, that took their place.
+    pub files_written: AtomicU64,
+    pub bytes_written: AtomicU64,
+    /// Times that it waited for something more urgent.
+    pub pauses: AtomicU64,
+    /// Files removed because nobody needs them.
+    pub files_removed: AtomicU64,
+    /// Why the last compaction failed, if it did. Written by the compactor.
+    pub problem: Problem,
+    /// Set to give up what is under way.
+    stop: AtomicBool,
+}
+
+impl CompactorState {
+    /// Makes the compactor give up the merge that it does.
+    pub(crate) fn stop(&self) {
+        // Relaxed: nothing is handed over with it.
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopping(&self) -> bool {
+        // Relaxed: see `stop`.
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// The compactor thread's belongings.
+#[derive(Debug)]
+pub(crate) struct Compactor {
+    pub location: Location,
+    pub node: String,
+    pub config: CompactionConfig,
+    pub orders: Receiver<Order>,
+    pub committer: Sender<Request>,
+    pub snapshots: Arc<Snapshots>,
+    pub shards: Arc<[Arc<ShardState>]>,
+    pub roller: Arc<RollerState>,
+    pub space: Arc<Space>,
+    pub operations: Arc<Operations>,
+    pub state: Arc<CompactorState>,
+    /// Files that could not be read.
+    pub avoid: HashSet<Arc<str>>,
+    /// When the present slice of work began.
+    pub slice: Cell<Instant>,
+}
+
+impl Compactor {
+    /// Runs until it is told to stop or the engine is gone.
+    pub(crate) fn run(mut self) {
+        lower_priority();
+        let turn = if self.config.interval.is_zero() { TURN } else { self.config.interval };
+        let mut vacuum_at = Instant::now() + FIRST_VACUUM;
+        while !self.state.is_stopping() {
+            match self.orders.recv_timeout(turn) {
+                Ok(Order::Compact(answer)) => {
+                    self.avoid.clear();
+                    let _ = answer.send(self.compact(None, &|| true));
+                }
+                Ok(Order::Vacuum(answer)) => {
+                    let _ = answer.send(self.vacuum());
+                }
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look_for_work();
+                    if Instant::now() >= vacuum_at {
+                        vacuum_at = Instant::now() + VACUUM_EVERY;
+                        self.avoid.clear();
+                        let done = self.vacuum();
+                        self.log_failure("vacuum", done.err());
+                    }
+                }
+            }
+        }
+    }
+
+    fn look_for_work(&mut self) {
+        // A merge needs space before it frees any; the first room is for what has been accepted.
+        let may_write = !self.space.is_short() && !self.roller.problem.is_there();
+        if !self.config.interval.is_zero() && may_write {
+            let orders = self.orders.clone();
+            // What went wrong is in the state, and the log has had its line.
+            let _ = self.compact(Some(now_ms()), &|| orders.is_empty());
+        }
+        let removed = self.expired().and_then(|expired| self.remove(&expired.removable));
+        self.log_failure("removal of replaced files", removed.err());
+    }
+
+    fn log_failure(&self, what: &str, error: Option<Error>) {
+        // What was given up for the end of the process has not failed.
+        if let Some(error) = error.filter(|_| !self.state.is_stopping()) {
+            tracing::warn!(error = %chain(&error), "{what} failed; it is tried again later");
+        }
+    }
+
+    /// Joins the files that there are now until nothing is left to join or `go_on` says no: files
+    /// that come while it works are for the next time, so that it comes to an end. `now_ms` is the
+    /// time by which a day is over; without it every day is.
+    fn compact(
+        &mut self,
+        now_ms: Option<i64>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<CompactReport, Error> {
+        let mut report = CompactReport::default();
+        let mut failed = None;
+        let mut known: HashSet<Arc<str>> =
+            self.snapshots.load().files.iter().map(|file| Arc::clone(&file.path)).collect();
+        while go_on() {
+            let mut files = self.snapshots.load().files.to_vec();
+            files.retain(|file| known.contains(&file.path));
+            let rules = Rules {
+                node: &self.node,
+                file_bytes: self.config.file_bytes,
+                now_ms,
+                avoid: &self.avoid,
+            };
+            let Some(job) = next_job(&files, &rules) else { break };
+            match self.join(job.clone(), &mut report) {
+                Ok(files) => known.extend(files),
+                Err(Error::Closed) => return Err(Error::Closed),
+                Err(error) => {
+                    let problem = chain(&error);
+                    if self.state.problem.set(problem.clone()) {
+                        tracing::warn!(%problem, "files cannot be joined");
+                    }
+                    let unreadable = self.unreadable(&job, &error);
+                    let Some(path) = unreadable else { return Err(error) };
+                    self.avoid.insert(path);
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        let snapshot = self.snapshots.load();
+        (report.version, report.files) = (snapshot.version, snapshot.files.len());
+        match failed {
+            None => {
+                self.state.problem.clear();
+                Ok(report)
+            }
+            Some(error) => Err(error),
+        }
+    }
+
+    /// The input of `job` that `error` is about.
+    fn unreadable(&self, job: &Job, error: &Error) -> Option<Arc<str>> {
+        let Error::Lake(error) = error else { return None };
+        let path = error.path()?;
+        let input = job.inputs.iter().find(|file| *file.local == *path)?;
+        Some(Arc::clone(&input.path))
+    }
+
+    /// Merges the files of `job` and has them replaced; gives the names of the new files.
+    fn join(&self, job: Job, report: &mut CompactReport) -> Result<Vec<Arc<str>>, Error> {
+        let began = Instant::now();
+        self.space.look_if_due();
+        let [_, lake] = self.space.rooms();
+        self.check_room(lake, job.bytes())?;
+        let merged = merge(&self.location, &self.node, job, &mut || self.may_go_on());
+        let Merged { job, files } = match merged {
+            Err(LakeError::GivenUp) => return Err(Error::Closed),
+            merged => merged?,
+        };
+        let replaced = self.ask(|answer| Request::Replace {
+            removed: job.inputs.clone(),
+            added: files.clone(),
+            answer,
+        })?;
+        match replaced {
+            Ok(ReplaceOutcome::Replaced { .. }) => {}
+            Ok(ReplaceOutcome::Outdated { path }) => {
+                tracing::info!(path, "another writer has replaced a file; its merge is dropped");
+                files.iter().try_for_each(|file| self.location.remove(&file.path))?;
+                return Ok(Vec::new());
+            }
+            Err(error) => {
+                if error.is_without_effect() {
+                    files.iter().try_for_each(|file| self.location.remove(&file.path))?;
+                }
+                return Err(error.into());
+            }
+        }
+        self.count(&job, &files, report);
+        self.operations.compact.observe(began.elapsed());
+        tracing::info!(
+            date = %job.inputs[0].date,
+            files = job.inputs.len(),
+            into = files.len(),
+            rows = files.iter().map(|file| file.rows).sum::<u64>(),
+            bytes = files.iter().map(|file| file.bytes).sum::<u64>(),
+            ms = began.elapsed().as_millis(),
+            "compacted"
+        );
+        Ok(files.iter().map(|file| file.path.as_ref().into()).collect())
+    }
+
+    /// Counts a job that is done, for its caller and for everybody.
+    fn count(&self, job: &Job, files: &[NewFile], report: &mut CompactReport) {
+        let add = |total: &mut u64, counter: &AtomicU64, number: u64| {
+            *total += number;
+            // Relaxed: statistics.
+            counter.fetch_add(number, Ordering::Relaxed);
+        };
+        let (state, bytes) = (&self.state, files.iter().map(|file| file.bytes).sum());
+        add(&mut report.files_read, &state.files_read, job.inputs.len() as u64);
+        add(&mut report.bytes_read, &state.bytes_read, job.bytes());
+        add(&mut report.files_written, &state.files_written, files.len() as u64);
+        add(&mut report.bytes_written, &state.bytes_written, bytes);
+        // Relaxed: statistics.
+        state.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits while there is something more urgent; false when the work is to be given up.
+    fn may_go_on(&self) -> bool {
+        if self.slice.get().elapsed() >= SLICE && self.is_busy() {
+            // Relaxed: statistics.
+            self.state.pauses.fetch_add(1, Ordering::Relaxed);
+            let began = Instant::now();
+            while self.is_busy() && began.elapsed() < LONGEST_PAUSE && !self.state.is_stopping() {
+                std::thread::sleep(LOOK);
+            }
+            self.slice.set(Instant::now());
+        }
+        !self.state.is_stopping()
+    }
+
+    /// Whether a hot table is being rolled, or a ring is more than a quarter full.
+    fn is_busy(&self) -> bool {
+        let fills = |shard: &Arc<ShardState>| shard.gauge.used_bytes() > shard.gauge.capacity() / 4;
+        self.roller.is_busy() || self.shards.iter().any(fills)
+    }
+
+    /// Refuses a merge that could fill the disk.
+    fn check_room(&self, Room { free, floor }: Room, bytes: u64) -> Result<(), Error> {
+        if free.saturating_sub(floor) / 2 >= bytes {
+            return Ok(());
+        }
+        let problem = format!(
+            "{bytes} bytes need twice their space beside the {floor} bytes that stay free, and \
+             {free} bytes are free"
+        );
+        let full = io::Error::new(io::ErrorKind::StorageFull, problem);
+        Err(Error::io("join files of", self.location.root())(full))
+    }
+
+    /// Files that were replaced long enough ago, and those that have to wait.
+    fn expired(&self) -> Result<Expired, Error> {
+        let retention = self.config.retain_replaced;
+        self.ask(|answer| Request::Expired { retention, answer })
+    }
+
+    /// Removes files of the table's directory; gives their bytes.
+    fn remove(&self, paths: &[Arc<str>]) -> Result<u64, Error> {
+        let mut bytes = 0;
+        for path in paths {
+            let name = object_store::path::Path::parse(&**path).map_err(|source| {
+                let problem = format!("is not a name of ours: {source}");
+                LakeError::Content { path: path.to_string().into(), problem }
+            })?;
+            bytes += self.location.size(&name).unwrap_or(0);
+            self.location.remove(&name)?;
+            // Relaxed: statistics.
+            self.state.files_removed.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(bytes)
+    }
+
+    /// Removes everything that nobody needs.
+    fn vacuum(&self) -> Result<VacuumReport, Error> {
+        // Listed before the roller answers: it does so between two rolls, so that every file in
+        // the list is by then in the table or will never be. Merges are this thread's own.
+        let mut listed = self.location.list_all()?;
+        let Expired { removable, waiting } = self.expired()?;
+        let bytes = self.remove(&removable)?;
+        let gone: HashSet<&str> = removable.iter().map(|path| &**path).collect();
+        listed.retain(|file| !gone.contains(file.location.as_ref()));
+        let retention = self.config.retain_replaced;
+        let more = vacuum(&self.location, &self.node, &listed, &waiting, retention)?;
+        // Relaxed: statistics.
+        self.state.files_removed.fetch_add(more.files, Ordering::Relaxed);
+        Ok(VacuumReport {
+            files: more.files + removable.len() as u64,
+            bytes: more.bytes + bytes,
+            waiting: waiting.len(),
+        })
+    }
+
+    /// Asks the roller; it answers between two rolls.
+    fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Result<T, Error> {
+        let (sender, answer) = bounded(1);
+        self.committer.send(request(sender)).map_err(|_| Error::Closed)?;
+        answer.recv().map_err(|_| Error::Closed)
+    }
+}
+
+/// Leaves the processor to everybody else's threads.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    // On Linux "this process" means the calling thread.
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "the compactor keeps the priority of the others");
+    }
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+
+    use std::thread;
+
+    use crossbeam_channel::unbounded;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::hot::test_queue;
+    use crate::snapshot::Snapshot;
+    use crate::space;
+
+    fn compactor() -> (TempDir, Compactor) {
+        let data = tempfile::tempdir().unwrap();
+        let location = Location::parse(None, data.path()).unwrap();
+        location.create().unwrap();
+        let nothing = Snapshot { version: 0, files: Arc::default(), hot: Vec::new() };
+        let space = Space::new(
+            space::Limits { free_min_bytes: Some(0), log_max_bytes: u64::MAX },
+            Arc::default(),
+            Arc::default(),
+            test_queue(1 << 20).0.waker(),
+            data.path().to_owned(),
+            data.path().to_owned(),
+        );
+        let compactor = Compactor {
+            location,
+            node: "node-a".into(),
+            config: CompactionConfig::default(),
+            orders: unbounded().1,
+            committer: bounded(0).0,
+            snapshots: Arc::new(Snapshots::new(nothing)),
+            shards: Arc::default(),
+            roller: Arc::default(),
+            space: Arc::new(space),
+            operations: Arc::default(),
+            state: Arc::default(),
+            avoid: HashSet::new(),
+            slice: Cell::new(Instant::now()),
+        };
+        (data, compactor)
+    }
+
+    #[test]
+    fn a_merge_waits_for_a_roll_but_not_for_ever() {
+        let (_data, compactor) = compactor();
+        let pauses = || compactor.state.pauses.load(Ordering::Relaxed);
+        let after_a_slice = || {
+            while compactor.slice.get().elapsed() < SLICE {
+                thread::yield_now();
+            }
+            let began = Instant::now();
+            assert!(compactor.may_go_on());
+            began.elapsed()
+        };
+        after_a_slice();
+        assert_eq!(pauses(), 0, "nothing is more urgent");
+        compactor.roller.begin();
+        assert!(after_a_slice() >= LONGEST_PAUSE, "a roll is, and it does not end");
+        assert_eq!(pauses(), 1);
+        let roller = Arc::clone(&compactor.roller);
+        let (state, began) = (Arc::clone(&compactor.state), Instant::now());
+        let rolling = thread::spawn(move || {
+            while state.pauses.load(Ordering::Relaxed) < 2 {
+                assert!(began.elapsed() < Duration::from_secs(60), "it does not wait");
+                thread::yield_now();
+            }
+            roller.end();
+        });
+        after_a_slice();
+        rolling.join().unwrap();
+        assert_eq!(pauses(), 2);
+        after_a_slice();
+        assert_eq!(pauses(), 2, "the roll has ended");
+    }
+
+    #[test]
+    fn a_merge_is_given_up_when_the_engine_stops() {
+        let (_data, compactor) = compactor();
+        compactor.roller.begin();
+        compactor.state.stop();
+        assert!(!compactor.may_go_on());
+    }
+
+    #[test]
+    fn a_merge_that_could_fill_the_disk_is_refused() {
+        let (_data, compactor) = compactor();
+        let room = Room { free: 100, floor: 20 };
+        compactor.check_room(room, 40).unwrap();
+        let error = compactor.check_room(room, 41).unwrap_err();
+        let Error::Io { source, .. } = &error else { panic!("{error}") };
+        assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+        assert!(chain(&error).contains("100 bytes are free"), "{}", chain(&error));
+    }
+
+    #[test]
+    fn a_request_to_a_roller_that_has_ended_is_refused() {
+        let (_data, compactor) = compactor();
+        assert!(matches!(compactor.expired(), Err(Error::Closed)));
+        assert!(matches!(compactor.vacuum(), Err(Error::Closed)));
+    }
+}
