@@ -33,6 +33,10 @@ pub enum Command {
     Query(Query),
     /// Check log, table and sequence numbers, and count what is there.
     Verify(Verify),
+    /// Join the table's small files now. The server also does it by itself.
+    Compact(Maintenance),
+    /// Remove files of the table that nobody needs now. The server also does it by itself.
+    Vacuum(Maintenance),
     /// Write realistic events to standard output, one JSON object a line.
     Generate(Generate),
     /// Do the whole way once: serve, send, roll, query, and print the figures.
@@ -139,6 +143,19 @@ pub struct Verify {
     /// Where the data lies.
     #[command(flatten)]
     pub place: Place,
+}
+
+/// `ringlake compact` and `ringlake vacuum`
+#[derive(Debug, Args)]
+#[command(after_help = "When a server runs on the data directory, it is asked to do the work.")]
+pub struct Maintenance {
+    /// Where the data lies.
+    #[command(flatten)]
+    pub place: Place,
+
+    /// Ask this running server, for example http://127.0.0.1:8080.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "lake"])]
+    pub url: Option<String>,
 }
 
 /// `ringlake generate`

@@ -1,4 +1,5 @@
-//! Other engines read the table: Python's `deltalake` and `polars` see what our SQL says.
+//! Other engines read the table: Python's `deltalake` and `polars` see what our SQL says, before and
+//! after its files have been joined.
 //!
 //! `RINGLAKE_TEST_PYTHON` names an interpreter that has both packages (CI makes an environment for
 //! it); without it the test says that it is skipped.
@@ -17,12 +18,13 @@ use support::{Server, run, text};
 /// Events; far more than a request may hold, so that several requests and shards take part.
 const EVENTS: usize = 20_000;
 
-/// Reads the table at `argv[1]` with both libraries; prints one JSON object with their groups.
+/// Reads the table at `argv[1]`, in version `argv[2]` or the newest, with both libraries; prints one
+/// JSON object with their groups.
 const SCRIPT: &str = r#"
 import json, sys
 import deltalake, polars
 
-path = sys.argv[1]
+path, version = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else None
 columns = ["tenant", "type", "date", "sequence", "user_id", "timestamp"]
 
 def groups(frame):
@@ -34,14 +36,16 @@ def groups(frame):
     )
     return [{**row, "date": row["date"].isoformat()} for row in grouped.to_dicts()]
 
-table = deltalake.DeltaTable(path)
+table = deltalake.DeltaTable(path, version=version)
 arrow = table.to_pyarrow_table(columns=columns)
 print(json.dumps({
     "versions": {"deltalake": deltalake.__version__, "polars": polars.__version__},
     "version": table.version(),
+    "files": len(table.file_uris()),
+    "operation": table.history(1)[0]["operation"],
     "names": [field.name for field in table.schema().fields],
     "deltalake": groups(polars.from_arrow(arrow)),
-    "polars": groups(polars.scan_delta(path).select(columns).collect()),
+    "polars": groups(polars.scan_delta(path, version=version).select(columns).collect()),
 }))
 "#;
 
@@ -68,7 +72,8 @@ fn deltalake_and_polars_see_the_same_table_as_sql() {
         assert_eq!(server.post("/v1/admin/roll", b"").status, 200);
     }
 
-    let seen = read(Path::new(&python), &server.data.join("events"));
+    let read = |version| read(Path::new(&python), &server.data.join("events"), version);
+    let seen = read(None);
     let ours = by_group(&Value::from(server.query(QUERY)));
     let counts = ours.values().map(|row| usize::try_from(row["n"].as_u64().unwrap()).unwrap());
     assert_eq!(counts.sum::<usize>(), EVENTS);
@@ -79,7 +84,20 @@ fn deltalake_and_polars_see_the_same_table_as_sql() {
         seen["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     assert_eq!(names.first(), Some(&"node"));
     assert_eq!(names.last(), Some(&"date"));
-    assert!(seen["version"].as_u64().unwrap() >= 2);
+    let before = seen["version"].as_u64().unwrap();
+    assert!(before >= 2);
+
+    let report = server.post("/v1/admin/compact", b"").json();
+    assert!(report["files"].as_u64() < seen["files"].as_u64(), "{report}");
+    let seen = read(None);
+    assert_eq!(seen["version"], report["version"]);
+    assert_eq!((&seen["files"], &seen["operation"]), (&report["files"], &"OPTIMIZE".into()));
+    assert_eq!(by_group(&Value::from(server.query(QUERY))), ours);
+    // Who still reads the version before finds its files.
+    for seen in [&seen, &read(Some(before))] {
+        assert_eq!(by_group(&seen["deltalake"]), ours, "deltalake, version {}", seen["version"]);
+        assert_eq!(by_group(&seen["polars"]), ours, "polars, version {}", seen["version"]);
+    }
 }
 
 /// Sends NDJSON in requests under the limit on a body.
@@ -95,8 +113,10 @@ fn post(server: &Server, events: &[u8]) {
     }
 }
 
-fn read(python: &Path, table: &Path) -> Value {
-    let output = Command::new(python).args(["-c", SCRIPT]).arg(table).output().unwrap();
+fn read(python: &Path, table: &Path, version: Option<u64>) -> Value {
+    let version = version.map(|version| version.to_string());
+    let output =
+        Command::new(python).args(["-c", SCRIPT]).arg(table).args(version).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

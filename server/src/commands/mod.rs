@@ -13,6 +13,7 @@ use crate::logging;
 mod demo;
 mod generate;
 mod import;
+mod maintenance;
 mod query;
 mod serve;
 mod verify;
@@ -41,6 +42,14 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Verify(arguments) => {
             quietly()?;
             verify::run(&arguments)
+        }
+        Command::Compact(arguments) => {
+            quietly()?;
+            maintenance::compact(&arguments)
+        }
+        Command::Vacuum(arguments) => {
+            quietly()?;
+            maintenance::vacuum(&arguments)
         }
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Demo(arguments) => {

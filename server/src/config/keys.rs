@@ -112,6 +112,21 @@ pub const KEYS: &[Key] = &[
     number("query.waiting", 0, 10_000, "queries", "queries that may wait for a worker"),
     number("query.wait_ms", 0, DAY_MS, "ms", "time that a query may wait for a worker"),
     number("query.timeout_ms", 1, DAY_MS, "ms", "time that a query may take"),
+    number(
+        "compaction.interval_ms",
+        0,
+        DAY_MS,
+        "ms",
+        "time between looks for small files; 0: never",
+    ),
+    number(
+        "compaction.file_bytes",
+        MIB,
+        16 * GIB,
+        "bytes",
+        "size of the files that are made of them",
+    ),
+    number("compaction.retain_ms", 0, 7 * DAY_MS, "ms", "time that replaced files stay on disk"),
 ];
 
 /// The keys as a chapter of the help text.

@@ -26,6 +26,7 @@ pub(super) struct Raw {
     pub hot: Hot,
     pub duckdb: DuckDb,
     pub query: Query,
+    pub compaction: Compaction,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -91,7 +92,16 @@ pub(super) struct Query {
     pub timeout_ms: Option<u64>,
 }
 
-/// Puts the sections `dedup`, `log`, `disk`, `hot`, `duckdb` and `query` into `engine`.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Compaction {
+    pub interval_ms: Option<u64>,
+    pub file_bytes: Option<u64>,
+    pub retain_ms: Option<u64>,
+}
+
+/// Puts the sections `dedup`, `log`, `disk`, `hot`, `duckdb`, `query` and `compaction` into
+/// `engine`.
 pub(super) fn fill_engine(raw: &Raw, engine: &mut EngineConfig) -> Result<(), UsageError> {
     let dedup = &mut engine.dedup;
     set(&mut dedup.ids, size(raw.dedup.ids, "dedup.ids")?);
@@ -122,6 +132,11 @@ pub(super) fn fill_engine(raw: &Raw, engine: &mut EngineConfig) -> Result<(), Us
     set(&mut query.waiting, size(raw.query.waiting, "query.waiting")?);
     set(&mut query.wait, millis(raw.query.wait_ms, "query.wait_ms")?);
     set(&mut query.timeout, millis(raw.query.timeout_ms, "query.timeout_ms")?);
+
+    let (compaction, raw) = (&mut engine.compaction, &raw.compaction);
+    set(&mut compaction.interval, millis(raw.interval_ms, "compaction.interval_ms")?);
+    set(&mut compaction.file_bytes, super::count(raw.file_bytes, "compaction.file_bytes")?);
+    set(&mut compaction.retain_replaced, millis(raw.retain_ms, "compaction.retain_ms")?);
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use ringlake_engine::Readiness;
 use ringlake_engine::accounting::Refusal;
 use ringlake_engine::metrics::{BOUNDS_SECONDS, Histogram, Totals};
-use ringlake_engine::status::Status;
+use ringlake_engine::status::{CompactionStatus, Status};
 
 use super::App;
 use super::answer::Problem;
@@ -56,6 +56,7 @@ impl Collector for Scrape {
         self.events(&mut writer, &status)?;
         self.latencies(&mut writer)?;
         storage(&mut writer, &status)?;
+        compaction(&mut writer, &status.compaction)?;
         let ready = matches!(self.0.engine.readiness(), Readiness::Ready);
         writer.gauge("ready", "1 when events are accepted durably", u64::from(ready))?;
         writer.gauge("http_connections", "open connections", self.0.connections() as u64)
@@ -102,11 +103,12 @@ impl Scrape {
             histogram.add_to(&mut totals);
             (Some([("operation", name)]), totals)
         };
-        let help = "time of storage operations: log batch, hot flush, roll, query until first rows";
+        let help = "time of storage operations: log batch, hot flush, roll, compaction, query until first rows";
         let all = [
             of("log", &operations.log),
             of("flush", &operations.flush),
             of("roll", &operations.roll),
+            of("compact", &operations.compact),
             of("query", &self.0.queries),
         ];
         writer.histograms("db_operations_latency", help, all)
@@ -168,6 +170,22 @@ fn storage(writer: &mut Writer<'_>, status: &Status) -> fmt::Result {
     writer.counter("quarantined_batches", "batches that DuckDB refused, set aside", batches)?;
     let stretches = status.quarantined.stretches;
     writer.counter("quarantined_stretches", "damaged stretches of log set aside", stretches)
+}
+
+fn compaction(writer: &mut Writer<'_>, done: &CompactionStatus) -> fmt::Result {
+    let counters = [
+        ("compactions", "commits that replaced files by fewer ones", done.commits),
+        ("compaction_files_read", "files that were joined", done.files_read),
+        ("compaction_read_bytes", "size of the files that were joined", done.bytes_read),
+        ("compaction_files_written", "files that took their place", done.files_written),
+        ("compaction_written_bytes", "size of the files that took their place", done.bytes_written),
+        ("compaction_pauses", "times that it waited for more urgent work", done.pauses),
+        ("lake_files_removed", "files removed because nobody needs them", done.files_removed),
+    ];
+    for (name, help, value) in counters {
+        writer.counter(name, help, value)?;
+    }
+    writer.gauge("lake_files_waiting", "replaced files kept for other readers", done.files_waiting)
 }
 
 /// Writes families of metrics.

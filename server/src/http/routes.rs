@@ -16,6 +16,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/status", get(status::status).fallback(only_get))
         .route("/v1/admin/flush", post(admin::flush).fallback(only_post))
         .route("/v1/admin/roll", post(admin::roll).fallback(only_post))
+        .route("/v1/admin/compact", post(admin::compact).fallback(only_post))
+        .route("/v1/admin/vacuum", post(admin::vacuum).fallback(only_post))
         .route("/healthz", get(status::healthz).fallback(only_get))
         .route("/readyz", get(status::readyz).fallback(only_get))
         .route("/metrics", get(metrics::answer).fallback(only_get))
