@@ -28,10 +28,10 @@ pub struct Chores {
     pub rolls: u64,
     /// Compactions answered.
     pub compactions: u64,
-    /// Rolls and compactions without an answer: they were under way when the process ended.
-    pub cut: u64,
-    /// Compactions were asked for and there is no such route.
-    pub no_compaction: bool,
+    /// Rolls without an answer: they were under way when the process ended.
+    pub rolls_cut: u64,
+    /// Compactions without one.
+    pub compactions_cut: u64,
     /// What must not be.
     pub complaints: Vec<String>,
 }
@@ -41,8 +41,8 @@ impl Chores {
     pub fn add(&mut self, other: Chores) {
         self.rolls += other.rolls;
         self.compactions += other.compactions;
-        self.cut += other.cut;
-        self.no_compaction |= other.no_compaction;
+        self.rolls_cut += other.rolls_cut;
+        self.compactions_cut += other.compactions_cut;
         self.complaints.extend(other.complaints);
     }
 
@@ -51,12 +51,11 @@ impl Chores {
         match chore {
             Chore::Roll => match post(address, "/v1/admin/roll") {
                 Ok(answer) if answer.status == 200 => self.rolls += 1,
-                other => self.unanswered("a roll", other),
+                other => self.rolls_cut += self.unanswered("a roll", other),
             },
             Chore::Compact => match post(address, "/v1/admin/compact") {
                 Ok(answer) if answer.status == 200 => self.compactions += 1,
-                Ok(answer) if answer.status == 404 => self.no_compaction = true,
-                other => self.unanswered("a compaction", other),
+                other => self.compactions_cut += self.unanswered("a compaction", other),
             },
             Chore::Look => {
                 if let Err(complaint) = look(address, number) {
@@ -66,17 +65,19 @@ impl Chores {
         }
     }
 
-    fn unanswered(&mut self, what: &str, answer: std::io::Result<Answer>) {
+    /// 1 when the end of the process cut `what` off.
+    fn unanswered(&mut self, what: &str, answer: std::io::Result<Answer>) -> u64 {
         match answer {
             // The server is stopping.
-            Ok(answer) if answer.status == 503 => {}
+            Ok(answer) if answer.status == 503 => 0,
             Ok(answer) => {
                 let complaint = format!("{what} was answered {} {}", answer.status, answer.text());
                 self.complaints.push(complaint);
+                0
             }
             // It had gone before it was asked.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
-            Err(_) => self.cut += 1,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => 0,
+            Err(_) => 1,
         }
     }
 }
@@ -192,13 +193,9 @@ pub fn roll(address: SocketAddr) -> Result<()> {
     demand(post(address, "/v1/admin/roll")?, "a roll")
 }
 
-/// Joins small files; false when the server has no such route.
-pub fn compact(address: SocketAddr) -> Result<bool> {
-    let answer = post(address, "/v1/admin/compact")?;
-    if answer.status == 404 {
-        return Ok(false);
-    }
-    demand(answer, "a compaction").map(|()| true)
+/// Joins small files.
+pub fn compact(address: SocketAddr) -> Result<()> {
+    demand(post(address, "/v1/admin/compact")?, "a compaction")
 }
 
 fn demand(answer: Answer, what: &str) -> Result<()> {

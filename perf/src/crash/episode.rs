@@ -49,6 +49,8 @@ pub struct Episode {
     begun: u32,
     /// Version of the table at the end of the last round.
     version: u64,
+    /// Compactions that the table has seen until then.
+    compactions: u64,
     complaints: Vec<String>,
 }
 
@@ -63,6 +65,7 @@ impl Episode {
             sent: Vec::new(),
             begun: 0,
             version: 0,
+            compactions: 0,
             complaints: Vec::new(),
         }
     }
@@ -76,7 +79,10 @@ impl Episode {
             let mut row = Row::new(self.seed, number, &plan.fault);
             let mut entries = self.load(&mut server, number, &plan, &mut row)?;
             let next = Round::new(self.seed, number + 1).settings;
-            row.orphans = Table::read(&self.data)?.orphans()?;
+            let table = Table::read(&self.data)?;
+            row.orphans = table.orphans()?;
+            row.compactions = table.compactions - self.compactions;
+            self.compactions = table.compactions;
             for (end, after) in &plan.fault.interruptions {
                 self.interrupt(&next, *end, *after)?;
             }
@@ -287,9 +293,8 @@ impl Episode {
         let address = server.address();
         control::roll(address)?;
         self.compare_all(address, "after the last roll")?;
-        if control::compact(address)? {
-            self.compare_all(address, "after the last compaction")?;
-        }
+        control::compact(address)?;
+        self.compare_all(address, "after the last compaction")?;
         server.signal(Signal::TERM)?;
         let status = server.wait()?;
         self.keep_log(&server)?;

@@ -23,6 +23,8 @@ pub struct Table {
     live: BTreeSet<String>,
     /// All that ever were.
     named: BTreeSet<String>,
+    /// Commits that took files out.
+    pub compactions: u64,
 }
 
 impl Table {
@@ -42,15 +44,19 @@ impl Table {
         for (version, path) in commits.iter().enumerate() {
             let name = format!("{version:020}.json");
             ensure!(path.ends_with(&name), "{} is there, {name} is not", path.display());
+            let mut removes = false;
             for line in fs::read_to_string(path)?.lines() {
                 let action = serde_json::from_str(line);
-                table.apply(&action.with_context(|| format!("in {}", path.display()))?)?;
+                let action = action.with_context(|| format!("in {}", path.display()))?;
+                removes |= table.apply(&action)?;
             }
+            table.compactions += u64::from(removes);
         }
         Ok(table)
     }
 
-    fn apply(&mut self, action: &Value) -> Result<()> {
+    /// True when the action takes a file out.
+    fn apply(&mut self, action: &Value) -> Result<bool> {
         let path = |action: &Value| -> Result<Option<String>> {
             let Some(path) = action["path"].as_str() else { return Ok(None) };
             ensure!(!path.contains('%'), "{path} is encoded, which is not expected of our names");
@@ -60,13 +66,15 @@ impl Table {
             ensure!(self.live.insert(path.clone()), "{path} is added twice");
             self.named.insert(path);
         }
-        if let Some(path) = path(&action["remove"])? {
-            ensure!(self.live.remove(&path), "{path} is removed and was not there");
+        let removed = path(&action["remove"])?;
+        if let Some(path) = &removed {
+            ensure!(self.live.remove(path), "{path} is removed and was not there");
         }
-        Ok(())
+        Ok(removed.is_some())
     }
 
-    /// Data files that no commit names: what a roll leaves that did not come to its commit.
+    /// Data files that no commit names: what a roll or a compaction leaves that did not come to its
+    /// commit.
     pub fn orphans(&self) -> Result<usize> {
         let mut orphans = 0;
         for partition in fs::read_dir(&self.root)? {
@@ -149,7 +157,7 @@ mod tests {
         for name in ["a.parquet", "b.parquet", "c.parquet", "d.parquet"] {
             fs::write(partition.join(name), "").unwrap();
         }
-        assert_eq!(table.orphans().unwrap(), 1);
+        assert_eq!((table.orphans().unwrap(), table.compactions), (1, 1));
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Round {
 }
 
 /// How a server is started: small tables, segments and rings, so that rolls, new segments and full
-/// rings are common.
+/// rings are common; joining files and removing them all the time, or only on request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Settings {
     shards: u32,
@@ -106,6 +106,8 @@ pub struct Settings {
     flush_ms: u32,
     roll_rows: u32,
     roll_age_ms: u32,
+    compaction_ms: u32,
+    retain_ms: u32,
 }
 
 impl Settings {
@@ -118,11 +120,14 @@ impl Settings {
             flush_ms: draw.pick([1, 5, 20, 250]),
             roll_rows: if draw.chance(75) { ROLL_ROWS_MIN } else { draw.between(2_000..=20_000) },
             roll_age_ms: draw.between(100..=3_000),
+            compaction_ms: draw.pick([0, 10, 100, 60_000]),
+            // The second reader needs its files for some seconds.
+            retain_ms: draw.pick([10_000, 86_400_000]),
         }
     }
 
     /// The environment variables that say so.
-    pub fn variables(&self) -> [(&'static str, String); 7] {
+    pub fn variables(&self) -> [(&'static str, String); 9] {
         [
             ("RINGLAKE_SHARDS", self.shards.to_string()),
             ("RINGLAKE_RING_BYTES", self.ring_bytes.to_string()),
@@ -131,6 +136,8 @@ impl Settings {
             ("RINGLAKE_HOT_FLUSH_INTERVAL_MS", self.flush_ms.to_string()),
             ("RINGLAKE_HOT_ROLL_ROWS", self.roll_rows.to_string()),
             ("RINGLAKE_HOT_ROLL_AGE_MS", self.roll_age_ms.to_string()),
+            ("RINGLAKE_COMPACTION_INTERVAL_MS", self.compaction_ms.to_string()),
+            ("RINGLAKE_COMPACTION_RETAIN_MS", self.retain_ms.to_string()),
         ]
     }
 }

@@ -24,6 +24,9 @@ pub struct Row {
     pub chores: Chores,
     /// Versions that the table advanced by.
     pub commits: u64,
+    /// Commits of compactions that the table saw until the end of the process, asked for or by the
+    /// server itself.
+    pub compactions: u64,
     /// Parquet files that a roll or compaction had written and not committed when it was killed.
     pub orphans: usize,
     /// Events that the start replayed.
@@ -40,7 +43,7 @@ pub struct Row {
     pub restart: Duration,
 }
 
-const HEADS: [&str; 18] = [
+const HEADS: [&str; 19] = [
     "seed",
     "round",
     "acknowledged",
@@ -51,6 +54,7 @@ const HEADS: [&str; 18] = [
     "refused",
     "duplicates",
     "commits",
+    "compactions",
     "orphans",
     "replayed",
     "lost",
@@ -71,6 +75,7 @@ impl Row {
             counts: Counts::default(),
             chores: Chores::default(),
             commits: 0,
+            compactions: 0,
             orphans: 0,
             replayed: 0,
             lost: 0,
@@ -97,8 +102,8 @@ impl Row {
         let counts = &self.counts;
         format!(
             "seed {} round {:>2}: {:>6} acknowledged, {} requests, {} unknown, {} cut, {} resent, \
-             {} refused, {} duplicates, {} commits, {} orphans, {} replayed, {} lost, {} doubled, \
-             {} unwanted, stop {} ms, restart {} ms ({})",
+             {} refused, {} duplicates, {} commits, {} compactions, {} orphans, {} replayed, \
+             {} lost, {} doubled, {} unwanted, stop {} ms, restart {} ms ({})",
             self.seed,
             self.round,
             grouped(counts.acknowledged),
@@ -109,6 +114,7 @@ impl Row {
             counts.refused,
             counts.duplicates,
             self.commits,
+            self.compactions,
             self.orphans,
             self.replayed,
             self.lost,
@@ -133,6 +139,7 @@ impl Row {
             counts.refused,
             counts.duplicates,
             self.commits,
+            self.compactions,
             self.orphans as u64,
             self.replayed,
             self.lost,
@@ -169,17 +176,12 @@ pub fn csv(rows: &[Row]) -> String {
 pub fn totals(rows: &[Row]) -> String {
     let sum = |of: &dyn Fn(&Row) -> u64| grouped(rows.iter().map(of).sum());
     let rounds = |holds: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| holds(row)).count();
-    let compactions = if rows.iter().any(|row| row.chores.no_compaction) {
-        "no compactions (the server has no such route)".to_owned()
-    } else {
-        format!("{} compactions", sum(&|row| row.chores.compactions))
-    };
     format!(
         "{} rounds: {} events acknowledged in {} requests, {} lost, {} doubled, {} unwanted.\n\
          {} sendings without an answer, {} cut off, {} refused, {} repeated; {} duplicates \
-         recognised; {} rolls and {compactions} answered, {} commits; in {} rounds a roll or \
-         compaction that had been asked for was under way at the end, in {} the end left files \
-         of one.\n",
+         recognised; {} rolls and {} compactions answered; {} commits, {} of them of compactions; \
+         in {} rounds a roll that had been asked for was under way at the end, in {} a compaction, \
+         in {} the end left files of one.\n",
         rows.len(),
         sum(&|row| row.counts.acknowledged),
         sum(&|row| row.counts.requests),
@@ -192,8 +194,11 @@ pub fn totals(rows: &[Row]) -> String {
         sum(&|row| row.counts.resent),
         sum(&|row| row.counts.duplicates),
         sum(&|row| row.chores.rolls),
+        sum(&|row| row.chores.compactions),
         sum(&|row| row.commits),
-        rounds(&|row| row.chores.cut > 0),
+        sum(&|row| row.compactions),
+        rounds(&|row| row.chores.rolls_cut > 0),
+        rounds(&|row| row.chores.compactions_cut > 0),
         rounds(&|row| row.orphans > 0),
     )
 }
