@@ -9,7 +9,7 @@ use crate::image::Image;
 use crate::model::{Certainty, Change, FileState, FileSystem, Node};
 
 /// Unsynced names up to which every combination is tried.
-pub const NAMES_ALL: usize = 5;
+pub const NAMES_ALL: usize = 4;
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;

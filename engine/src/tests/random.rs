@@ -27,6 +27,8 @@ enum Action {
     },
     Flush,
     Roll,
+    /// Small files are joined, and those that they were are removed.
+    Compact,
     /// One call will fail: the one of this kind at that place after so many others of it.
     Fail {
         wrong: Wrong,
@@ -102,6 +104,7 @@ fn action() -> impl Strategy<Value = Action> {
         6 => (0..2_usize, 1..40_usize).prop_map(|(shard, events)| Action::Send { shard, events }),
         1 => Just(Action::Flush),
         2 => Just(Action::Roll),
+        1 => Just(Action::Compact),
         4 => (wrong(), 0..3_u8).prop_map(|(wrong, after)| Action::Fail { wrong, after }),
         1 => (1..4_usize).prop_map(|requests| Action::FillDisk { requests }),
         1 => Just(Action::Conflict),
@@ -270,6 +273,12 @@ impl World {
             Action::Flush => self.compare(),
             Action::Roll => {
                 self.engine().roll().unwrap();
+                self.compare();
+            }
+            Action::Compact => {
+                // Either may meet a fault; they are not tried again by themselves.
+                let _ = self.engine().compact();
+                let _ = self.engine().vacuum();
                 self.compare();
             }
             Action::Fail { wrong, after } => self.fail(wrong, after),

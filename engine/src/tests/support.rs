@@ -37,6 +37,8 @@ pub(super) fn config(data: &Path) -> Config {
     config.hot.roll_age = Duration::from_secs(3_600);
     config.query.workers = 1;
     config.disk.free_min_bytes = Some(0);
+    config.compaction.interval = Duration::ZERO;
+    config.compaction.retain_replaced = Duration::ZERO;
     config
 }
 
