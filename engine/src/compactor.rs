@@ -7,7 +7,7 @@
 //! - It never commits: it merges files beside the table, and the roller puts them in between two
 //!   rolls. A roll waits for a merge not at all, for its commit some milliseconds.
 //! - One merge at a time, in steps of milliseconds. While a hot table is being rolled or a ring fills
-//!   it works a tenth of the time at most, and its thread has a low priority.
+//!   it works a tenth of the time at most, and its thread has the lowest priority.
 //!
 //! **Roles.** One thread. Requests of users wait for the merge under way.
 //!
@@ -53,10 +53,6 @@ const LOOK: Duration = Duration::from_millis(5);
 /// After this long it works for a slice all the same, so that a server under load day and night does
 /// not drown in files.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-/// Its priority: under load the scheduler gives it one part in ten. With the lowest, one in seventy,
-/// it came to nothing on a machine whose cores were all busy.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 10;
 
 /// What a compaction on request has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,7 +150,6 @@ pub(crate) struct Compactor {
 impl Compactor {
     /// Runs until it is told to stop or the engine is gone.
     pub(crate) fn run(mut self) {
-        lower_priority();
         let turn = if self.config.interval.is_zero() { TURN } else { self.config.interval };
         let mut vacuum_at = Instant::now() + FIRST_VACUUM;
         while !self.state.is_stopping() {
@@ -395,15 +390,6 @@ impl Compactor {
         let (sender, answer) = bounded(1);
         self.committer.send(request(sender)).map_err(|_| Error::Closed)?;
         answer.recv().map_err(|_| Error::Closed)
-    }
-}
-
-/// Leaves the processor to everybody else's threads.
-fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    // On Linux "this process" means the calling thread.
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%error, "the compactor keeps the priority of the others");
     }
 }
 

@@ -37,7 +37,7 @@ use crate::ingest::{Bar, Gate, Ingest};
 use crate::lake::{Checked, DamagedFile, Location, RETENTION_MAX, Table};
 use crate::log::{Identity, Log};
 use crate::metrics::Operations;
-use crate::niceness::step_behind;
+use crate::niceness::{BEHIND_ANSWERS, BEHIND_ROLLS, step_behind};
 use crate::query::{Pool, QueryError, QueryRequest, QueryStream};
 use crate::recovery::{self, Progress, RecoveryStatus, ShardLog, ids};
 use crate::roller::{Request, Roller, RollerState};
@@ -238,7 +238,7 @@ impl Engine {
         };
         let sequences = committed.iter().map(|(shard, last)| (*shard, *last)).collect();
         self.spawn("flusher", move || {
-            step_behind();
+            step_behind(BEHIND_ANSWERS);
             flusher.run(hot.table, sequences);
         })
     }
@@ -274,7 +274,7 @@ impl Engine {
             rolled: VecDeque::new(),
         };
         self.spawn("roller", move || {
-            step_behind();
+            step_behind(BEHIND_ANSWERS);
             roller.run();
         })
     }
@@ -300,7 +300,10 @@ impl Engine {
             avoid: HashSet::new(),
             slice: Cell::new(Instant::now()),
         };
-        self.spawn("compactor", move || compactor.run())
+        self.spawn("compactor", move || {
+            step_behind(BEHIND_ROLLS);
+            compactor.run();
+        })
     }
 
     /// This node's id.
