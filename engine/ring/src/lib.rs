@@ -147,7 +147,19 @@
 //!
 //! `crate::sync` is the only door to atomics and threads. Built with `--cfg engine_loom` it leads
 //! to loom, the buffer carries a shadow cell per word through which loom sees data races, and the
-//! models in `tests/loom_*.rs` run. Miri runs the unit tests.
+//! models in `tests/loom_*.rs` run. There is one for every pair of operations that touch the same
+//! memory, named here without `loom_`:
+//!
+//! | | `next`, `is_empty` | `release` | `park` | end of the consumer |
+//! |---|---|---|---|---|
+//! | reserve | `push_pop` | `full_release`, `batch_release`, `wrap_release` | – | `consumer_gone` |
+//! | commit | `push_pop` | `wrap_release` | `park_push`, `park_timeout` | `consumer_gone`, `all_gone` |
+//! | abort, panic | `abort_read` | `abort_read` | – | – |
+//! | end of the producer | `producer_gone` | `all_gone` | `producer_gone`, `park_gone_waker` | `all_gone` |
+//! | wake | – | – | `park_waker`, `park_wakers`, `park_gone_waker` | `all_gone` |
+//! | gauge | `gauge` | `gauge` | – | `all_gone` |
+//!
+//! Miri runs the unit tests.
 //!
 //! [`release`]: Consumer::release
 //! [`park`]: Consumer::park

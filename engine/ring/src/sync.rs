@@ -1,7 +1,8 @@
 //! The facade over atomics and threads: std, or loom when built with `--cfg engine_loom`.
 //!
-//! **Not guaranteed.** Loom has no clock: its `park_timeout` never times out, which makes a lost
-//! wake-up a deadlock that it reports. It treats `SeqCst` accesses as `AcqRel`; the crate uses
+//! **Not guaranteed.** Loom has no clock. Its `park_timeout` of no time at all is over at once, which
+//! may be at any moment of the other threads; any longer one never times out, which makes a lost
+//! wake-up a deadlock that loom reports. It treats `SeqCst` accesses as `AcqRel`; the crate uses
 //! `SeqCst` fences only, which it models.
 
 pub(crate) use imp::{
@@ -35,8 +36,10 @@ mod imp {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
     pub(crate) use loom::thread::{Thread, current};
 
-    pub(crate) fn park_timeout(_timeout: Duration) {
-        loom::thread::park();
+    pub(crate) fn park_timeout(timeout: Duration) {
+        if !timeout.is_zero() {
+            loom::thread::park();
+        }
     }
 
     /// One cell a word. Loom checks that accesses to a cell are ordered by happens-before, as if

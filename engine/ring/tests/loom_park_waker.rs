@@ -16,7 +16,10 @@ use ringlake_ring::ring;
 
 #[test]
 fn neither_the_wake_nor_the_push_is_lost() {
-    loom::model(|| {
+    let mut model = loom::model::Builder::new();
+    // Three threads that all look for the sleeper: without a bound it would take many minutes.
+    model.preemption_bound = Some(4);
+    model.check(|| {
         let (mut producer, mut consumer) = ring(64);
         let waker = consumer.waker();
         let flag = Arc::new(AtomicBool::new(false));

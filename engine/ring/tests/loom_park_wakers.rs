@@ -16,7 +16,10 @@ use ringlake_ring::ring;
 
 #[test]
 fn wakes_that_fall_together_hand_over_what_each_waker_wrote() {
-    loom::model(|| {
+    let mut model = loom::model::Builder::new();
+    // Three threads that all look for the sleeper: without a bound it would take many minutes.
+    model.preemption_bound = Some(4);
+    model.check(|| {
         let (producer, mut consumer) = ring(64);
         // One counter a waker: a shared one would order the wakers by itself.
         let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
