@@ -37,8 +37,14 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, read: 0, released: 0, cached_tail: 0, not_sync: PhantomData }
+    pub(crate) fn new(shared: Arc<Shared>, position: usize) -> Self {
+        Self {
+            shared,
+            read: position,
+            released: position,
+            cached_tail: position,
+            not_sync: PhantomData,
+        }
     }
 
     /// The next committed record, or `None` if there is none now. Never waits.

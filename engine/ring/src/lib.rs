@@ -159,7 +159,9 @@
 //! | wake | – | – | `park_waker`, `park_wakers`, `park_gone_waker` | `all_gone` |
 //! | gauge | `gauge` | `gauge` | – | `all_gone` |
 //!
-//! Miri runs the unit tests.
+//! Miri runs the unit tests. They hold the ring, call by call, against a model of it (`model.rs`,
+//! which the fuzzer uses too), and check that what two threads observe is what one thread could
+//! have observed (`tests/linear.rs`).
 //!
 //! [`release`]: Consumer::release
 //! [`park`]: Consumer::park
@@ -173,6 +175,9 @@
 #[expect(unsafe_code, reason = "turns committed positions into bytes")]
 mod consumer;
 mod gauge;
+#[cfg(any(fuzzing, all(test, not(engine_loom))))]
+#[doc(hidden)]
+pub mod model;
 #[expect(unsafe_code, reason = "passes a boxed thread handle through an atomic pointer")]
 mod park;
 #[expect(unsafe_code, reason = "turns reserved positions into bytes")]
@@ -222,6 +227,11 @@ pub fn ring(capacity: usize) -> (Producer, Consumer) {
         capacity.is_power_of_two() && (MIN_CAPACITY..=MAX_CAPACITY).contains(&capacity),
         "the capacity of a ring is a power of two from {MIN_CAPACITY} to {MAX_CAPACITY} bytes, not {capacity}"
     );
-    let shared = Arc::new(Shared::new(capacity));
-    (Producer::new(Arc::clone(&shared)), Consumer::new(shared))
+    ring_at(capacity, 0)
+}
+
+/// A ring whose positions begin at `position`, a multiple of a word: tests let them wrap soon.
+fn ring_at(capacity: usize, position: usize) -> (Producer, Consumer) {
+    let shared = Arc::new(Shared::new(capacity, position));
+    (Producer::new(Arc::clone(&shared), position), Consumer::new(shared, position))
 }

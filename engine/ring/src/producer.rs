@@ -39,8 +39,8 @@ pub struct Producer {
 }
 
 impl Producer {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, tail: 0, cached_head: 0, not_sync: PhantomData }
+    pub(crate) fn new(shared: Arc<Shared>, position: usize) -> Self {
+        Self { shared, tail: position, cached_head: position, not_sync: PhantomData }
     }
 
     /// Bytes of the ring.

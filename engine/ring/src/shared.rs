@@ -35,11 +35,11 @@ pub(crate) struct Presence {
 }
 
 impl Shared {
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize, position: usize) -> Self {
         Self {
             storage: Storage::new(capacity),
-            tail: CachePadded::new(AtomicUsize::new(0)),
-            head: CachePadded::new(AtomicUsize::new(0)),
+            tail: CachePadded::new(AtomicUsize::new(position)),
+            head: CachePadded::new(AtomicUsize::new(position)),
             presence: CachePadded::new(Presence {
                 sleeper: Sleeper::new(),
                 producer_gone: AtomicBool::new(false),

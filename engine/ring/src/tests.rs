@@ -1,8 +1,9 @@
-//! Behaviour of the ring, by theme: one thread here and in `model`, two in `threads`, sleep in
-//! `park`. Miri runs the same tests with fewer rounds.
+//! Behaviour of the ring, by theme: one thread here and in `model`, two in `threads` and
+//! `linear`, sleep in `park`. Miri runs the same tests with fewer rounds.
 
 #![allow(clippy::unwrap_used)] // A failed expectation is what a test is for.
 
+mod linear;
 mod model;
 mod park;
 mod threads;

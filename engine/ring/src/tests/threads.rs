@@ -9,10 +9,20 @@ use crate::tests::park::park_until_woken;
 use crate::{Consumer, Producer, ReserveError, ring};
 
 /// Numbers that are the same in every run (xorshift64).
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn new(seed: u64) -> Self {
+        // An odd factor: small seeds give states with many bits set, and none gives 0.
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// Numbers of their own for another thread.
+    pub(super) fn fork(&mut self) -> Self {
+        Self::new(self.below(1 << 30) as u64)
+    }
+
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -96,7 +106,7 @@ fn consume(mut consumer: Consumer) -> Vec<u64> {
 
 #[test]
 fn what_one_thread_commits_another_reads_whole_in_order_and_once() {
-    let count = rounds(200_000, 60);
+    let count = rounds(200_000, 30);
     // Miri takes a minute for the records of the largest ring.
     let capacities = if cfg!(miri) { &[64, 256][..] } else { &[64, 256, 4096] };
     for &capacity in capacities {
@@ -127,7 +137,7 @@ fn what_one_thread_commits_another_reads_whole_in_order_and_once() {
 fn a_gauge_on_a_third_thread_shows_no_more_than_was_ever_committed() {
     let (mut producer, consumer) = ring(1 << 20);
     let gauge = producer.gauge();
-    let count = rounds(20_000, 60);
+    let count = rounds(20_000, 30);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
