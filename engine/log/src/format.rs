@@ -14,7 +14,7 @@ use arrow::ipc::{CompressionType, MetadataVersion, root_as_message};
 use super::Void;
 const SEGMENT_MAGIC: [u8; 8] = *b"ringlog\0";
 /// Version of the layout; a reader refuses any other one.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Magic, version, CRC and length.
 pub(super) const SEGMENT_PREFIX: usize = 24;
 /// A header longer than this is damage: the schema takes about 2 KiB, a void range 16 bytes.
@@ -41,6 +41,8 @@ pub struct SegmentHeader {
     pub shard: u32,
     /// Its number within the shard.
     pub segment: u64,
+    /// A random number that stands in each of its frames and that no client can know.
+    pub stamp: u64,
     /// No frame in it starts below this number.
     pub first_sequence: i64,
     /// Every void range of the shard so far.
@@ -60,6 +62,7 @@ impl SegmentHeader {
         rest.extend_from_slice(&node);
         rest.extend_from_slice(&u64::from(self.shard).to_le_bytes());
         rest.extend_from_slice(&self.segment.to_le_bytes());
+        rest.extend_from_slice(&self.stamp.to_le_bytes());
         rest.extend_from_slice(&self.first_sequence.to_le_bytes());
         rest.extend_from_slice(&(self.voids.len() as u64).to_le_bytes());
         for void in &self.voids {
@@ -120,6 +123,7 @@ impl SegmentHeader {
         let node = std::str::from_utf8(node).ok()?.trim_end_matches('\0').to_owned();
         let shard = u32::try_from(cursor.u64()?).ok()?;
         let segment = cursor.u64()?;
+        let stamp = cursor.u64()?;
         let first_sequence = cursor.i64()?;
         let void_count = cursor.u64()?;
         let mut voids = Vec::new();
@@ -128,7 +132,7 @@ impl SegmentHeader {
         }
         let schema_length = usize::try_from(cursor.u64()?).ok()?;
         let schema = try_schema_from_flatbuffer_bytes(cursor.take(schema_length)?).ok()?;
-        Some(Self { node, shard, segment, first_sequence, voids, schema: Arc::new(schema) })
+        Some(Self { node, shard, segment, stamp, first_sequence, voids, schema: Arc::new(schema) })
     }
 }
 
@@ -149,7 +153,7 @@ pub(super) struct FrameHeader {
     pub message_length: usize,
     pub rows: u32,
     pub shard: u32,
-    pub segment: u64,
+    pub stamp: u64,
     pub first: i64,
     pub last: i64,
 }
@@ -166,7 +170,7 @@ impl FrameHeader {
             message_length: u32_at(bytes, 12) as usize,
             rows: u32_at(bytes, 16),
             shard: u32_at(bytes, 20),
-            segment: u64_at(bytes, 24),
+            stamp: u64_at(bytes, 24),
             first: u64_at(bytes, 32).cast_signed(),
             last: u64_at(bytes, 40).cast_signed(),
         };
@@ -228,7 +232,8 @@ impl FrameEncoder {
         Ok(Self { plain, compressed, context })
     }
 
-    /// Replaces `frame` with the frame of `batch`, whose rows are numbered from `first`.
+    /// Replaces `frame` with the frame of `batch`, whose rows are numbered from `first`, for the
+    /// segment with this `stamp`.
     ///
     /// # Errors
     /// When arrow cannot encode the batch, or the frame would exceed [`FRAME_BYTES_MAX`].
@@ -236,7 +241,7 @@ impl FrameEncoder {
         &mut self,
         batch: &RecordBatch,
         shard: u32,
-        segment: u64,
+        stamp: u64,
         first: i64,
         frame: &mut Vec<u8>,
     ) -> Result<(), ArrowError> {
@@ -270,7 +275,7 @@ impl FrameEncoder {
         frame[20..24].copy_from_slice(&shard.to_le_bytes());
         frame[32..40].copy_from_slice(&first.to_le_bytes());
         frame[40..48].copy_from_slice(&(first + i64::from(rows) - 1).to_le_bytes());
-        readdress(frame, segment);
+        readdress(frame, stamp);
         Ok(())
     }
 }
@@ -281,9 +286,9 @@ pub fn batch_bytes(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
 }
 
-/// Says that `frame` belongs to `segment`, and renews its CRC.
-pub(super) fn readdress(frame: &mut [u8], segment: u64) {
-    frame[24..32].copy_from_slice(&segment.to_le_bytes());
+/// Says that `frame` belongs to the segment with this `stamp`, and renews its CRC.
+pub(super) fn readdress(frame: &mut [u8], stamp: u64) {
+    frame[24..32].copy_from_slice(&stamp.to_le_bytes());
     let crc = crc32c::crc32c(&frame[8..]);
     frame[4..8].copy_from_slice(&crc.to_le_bytes());
 }

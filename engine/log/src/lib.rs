@@ -3,8 +3,10 @@
 //! **Guarantees**
 //! - When [`Log::append`] returns `Ok`, the batch survives `kill -9` and power loss: its bytes
 //!   and the directory entry of its segment are synced.
-//! - A frame is read back whole or not at all: a CRC32C covers its bytes, its segment number and
-//!   its sequence range, so that a stale or recycled frame never passes.
+//! - A frame is read back whole or not at all: a CRC32C covers its bytes, its segment's stamp and
+//!   its sequence range, so that a stale or recycled frame never passes. The stamp is a random
+//!   number that is drawn with the segment: what a client sends never passes either, though it lies
+//!   in the file as it was sent and may look like a frame.
 //! - After a failed write or sync a segment takes no more frames. The same batch, with the same
 //!   numbers, is written once more into a new segment; if that fails too, its numbers are void and
 //!   the next segment header says so.
@@ -15,7 +17,7 @@
 //! **Recycling.** A full segment that goes is renamed to `<segment>.spare`, at most four a shard, and
 //! its blocks become a later segment: a sync into blocks that are already allocated and written
 //! changes no file size, so that the file system has no journal of its own to commit (98 us instead
-//! of 155 on ext4). Old frames stay behind the new ones; their segment number gives them away.
+//! of 155 on ext4). Old frames stay behind the new ones; their stamp gives them away.
 //!
 //! **Page cache.** Frames go past it, in whole blocks, where the file system can
 //! ([`ringlake_disk::Access::Direct`]).
@@ -28,10 +30,10 @@
 //! ```text
 //! segment := header frame* end rest
 //! header  := magic "ringlog\0" · version u32 · crc32c u32 (of the rest) · length u64 (of the rest)
-//!            node [u8;16] · shard u64 · segment u64 · first sequence i64
+//!            node [u8;16] · shard u64 · segment u64 · stamp u64 · first sequence i64
 //!            void count u64 · (from i64, to i64)* · schema length u64 · schema (Arrow IPC message)
 //! frame   := magic "RFRM" · crc32c u32 (of the rest) · body length u32 · message length u32
-//!            rows u32 · shard u32 · segment u64 · first sequence i64 · last sequence i64
+//!            rows u32 · shard u32 · stamp u64 · first sequence i64 · last sequence i64
 //!            body: message (Arrow IPC RecordBatch message) · buffers (its body, LZ4 or plain)
 //! end     := 48 zero bytes, written with every frame and overwritten by the next one
 //! rest    := what a recycled segment held before; empty in a new one

@@ -16,6 +16,9 @@ use super::format::{
     END_MARK, FRAME_HEADER, FRAME_MAGIC, FrameHeader, HeaderError, SEGMENT_PREFIX, SegmentHeader,
 };
 
+/// What is wrong with a file that is shorter than its header says.
+const CUT_SHORT: &str = "ends inside its header";
+
 /// How much is read at a time when looking for the next frame.
 const SCAN_BYTES: usize = 1 << 20;
 
@@ -107,7 +110,12 @@ impl SegmentReader {
             HeaderError::Damaged(problem) => OpenError::Damaged(problem),
             HeaderError::Version(version) => OpenError::Version(version),
         };
-        let mut rest = vec![0; SegmentHeader::rest_length(&prefix).map_err(header_error)?];
+        let rest_length = SegmentHeader::rest_length(&prefix).map_err(header_error)?;
+        // Before so much memory is asked for.
+        if (SEGMENT_PREFIX + rest_length) as u64 > length {
+            return Err(OpenError::Damaged(CUT_SHORT));
+        }
+        let mut rest = vec![0; rest_length];
         read_at(&file, &mut rest, SEGMENT_PREFIX as u64)?;
         let header = SegmentHeader::decode(&prefix, &rest).map_err(header_error)?;
         let position = (SEGMENT_PREFIX + rest.len()) as u64;
@@ -181,7 +189,8 @@ impl SegmentReader {
         self.file.read_exact_at(&mut bytes, at)?;
         let Some(header) = FrameHeader::decode(&bytes) else { return Ok(None) };
         let body_at = at + FRAME_HEADER as u64;
-        let ours = header.shard == self.header.shard && header.segment == self.header.segment;
+        // Before the body is read: bytes that only look like a header must not cost more than that.
+        let ours = header.shard == self.header.shard && header.stamp == self.header.stamp;
         if !ours || body_at + header.body_length as u64 > self.length {
             return Ok(None);
         }
@@ -196,7 +205,8 @@ impl SegmentReader {
 
     /// The start of the first intact frame at or after `from`.
     fn find_frame(&self, mut from: u64) -> io::Result<Option<u64>> {
-        let mut window = vec![0; SCAN_BYTES];
+        let left = usize::try_from(self.length.saturating_sub(from)).unwrap_or(usize::MAX);
+        let mut window = vec![0; SCAN_BYTES.min(left)];
         while from + (FRAME_HEADER as u64) <= self.length {
             let left = usize::try_from(self.length - from).unwrap_or(usize::MAX);
             let window = &mut window[..SCAN_BYTES.min(left)];
@@ -224,7 +234,7 @@ pub(super) fn magic_positions(window: &[u8]) -> impl Iterator<Item = usize> + '_
 
 fn read_at(file: &File, bytes: &mut [u8], at: u64) -> Result<(), OpenError> {
     file.read_exact_at(bytes, at).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => OpenError::Damaged("ends inside its header"),
+        io::ErrorKind::UnexpectedEof => OpenError::Damaged(CUT_SHORT),
         _ => OpenError::Io(error),
     })
 }

@@ -16,6 +16,7 @@ use ringlake_faults::{Call, Fault, TestDisk};
 
 use super::*;
 
+mod forged;
 mod power_cut;
 mod regressions;
 

@@ -1,6 +1,7 @@
 //! The writing side of one shard's log.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub struct Log {
 struct Open {
     file: Box<dyn DiskFile>,
     summary: SegmentFile,
+    stamp: u64,
 }
 
 impl Log {
@@ -199,7 +201,7 @@ impl Log {
             Some(open) => open,
             None => self.open_segment(first)?,
         };
-        readdress(frame, open.summary.segment);
+        readdress(frame, open.stamp);
         let length = frame.len();
         frame.resize(length + END_MARK, 0);
         let written = open.file.write_at(frame, open.summary.bytes).and_then(|()| open.file.sync());
@@ -235,10 +237,12 @@ impl Log {
         let path = segment_path(&self.directory, segment);
         // The number is used up whatever happens: a half-made file keeps its name.
         self.next_segment += 1;
+        let stamp = random();
         let header = SegmentHeader {
             node: self.identity.node.clone(),
             shard: self.identity.shard,
             segment,
+            stamp,
             first_sequence: first,
             voids: self.voids.clone(),
             schema: Arc::clone(&self.identity.schema),
@@ -248,7 +252,8 @@ impl Log {
         match self.make_segment(&path, spare.as_deref(), header.clone()) {
             Ok(file) => {
                 let bytes = header.len() as u64;
-                Ok(Open { file, summary: SegmentFile { path, segment, last: first - 1, bytes } })
+                let summary = SegmentFile { path, segment, last: first - 1, bytes };
+                Ok(Open { file, summary, stamp })
             }
             Err(source) => {
                 // Nothing is in it; recovery removes what stays behind if this fails too.
@@ -300,6 +305,12 @@ const SPARES_MAX: usize = 4;
 
 /// The extension of a released segment that waits to be recycled.
 pub(super) const SPARE: &str = "spare";
+
+/// A number that cannot be foretold: the standard library keys its hashers from the system's random
+/// numbers.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
 
 /// The file of segment number `segment`; the zeros make a directory listing sort by number.
 pub(super) fn segment_path(directory: &Path, segment: u64) -> PathBuf {
