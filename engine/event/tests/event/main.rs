@@ -4,6 +4,7 @@
 
 mod faults;
 mod fields;
+mod memory;
 mod partial;
 mod random;
 mod shapes;
