@@ -6,6 +6,17 @@ set shell := ["bash", "-euo", "pipefail", "-c"]
 # Loom and Miri set flags of their own; apart from the rest nothing is rebuilt on the way back.
 target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 
+# What libFuzzer wants woven into the code, as cargo-fuzz asks for it.
+fuzz_flags := "--cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module " + \
+    "-Cllvm-args=-sanitizer-coverage-level=4 " + \
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters " + \
+    "-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
+# With a target named, build scripts do without all that.
+fuzz_host := arch() + "-unknown-linux-gnu"
+# An input that takes this long, or one allocation of this size, is a failure.
+fuzz_limits := "-timeout=20 -malloc_limit_mb=64 -rss_limit_mb=1024"
+fuzz_seconds := "6"
+
 # What a change must pass before it is shown to anybody.
 default: check
 
@@ -37,12 +48,22 @@ loom:
     RUSTFLAGS="--cfg engine_loom" \
         cargo test --release --locked --package ringlake-ring --test 'loom_*' --target-dir "{{target}}/loom"
 
-# The ring's tests in an interpreter that knows undefined behaviour. Needs a nightly with miri.
-# Its artefacts name the checkout's directory and cargo does not see them age, so that two checkouts
-# cannot share them: they stay in the checkout.
+# All of them, then those with several threads again with eight schedules each, under the other of the
+# two aliasing models. Miri's artefacts name the checkout's directory and cargo does not see them age,
+# so that two checkouts cannot share them: they stay in the checkout.
+[doc("The ring's tests in an interpreter that knows undefined behaviour. Needs a nightly with miri.")]
 miri:
     cargo +nightly miri test --locked --package ringlake-ring \
         --target-dir "{{justfile_directory()}}/target/miri"
+    MIRIFLAGS="-Zmiri-many-seeds=0..8 -Zmiri-tree-borrows" \
+        cargo +nightly miri test --locked --package ringlake-ring --lib \
+        --target-dir "{{justfile_directory()}}/target/miri" -- threads linear::what park
+
+# The ring's tests under ThreadSanitizer, with the standard library. Needs a nightly with rust-src.
+tsan:
+    RUSTFLAGS="-Zsanitizer=thread" \
+        cargo +nightly test --release --locked --package ringlake-ring --lib -Zbuild-std \
+        --target "$(rustc -vV | awk '/^host/ { print $2 }')" --target-dir "{{target}}/tsan"
 
 # Compiles every bench and runs each case once, without measuring.
 bench-smoke:
@@ -56,15 +77,39 @@ bench *arguments:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --workspace
 
-# Compiles the fuzz targets. Needs a nightly.
+# Format and lints of the fuzz targets, which are a workspace of their own.
 fuzz-check:
-    cargo +nightly check --manifest-path fuzz/Cargo.toml --target-dir "{{target}}/fuzz"
+    cargo fmt --manifest-path fuzz/Cargo.toml --check
+    RUSTFLAGS="--cfg fuzzing" cargo clippy --release --locked --manifest-path fuzz/Cargo.toml \
+        --target-dir "{{target}}/fuzz-check" -- -D warnings
 
-# Runs each fuzz target for a minute. Needs a nightly and cargo-fuzz.
-fuzz-smoke:
-    for name in $(cd fuzz && cargo +nightly fuzz list); do \
-        echo "$name"; \
-        (cd fuzz && cargo +nightly fuzz run "$name" -- -max_total_time=60); \
+# Builds the fuzz targets with coverage and AddressSanitizer, which takes a nightly and no cargo-fuzz.
+fuzz-build:
+    RUSTFLAGS="{{fuzz_flags}}" cargo +nightly build --release --locked \
+        --manifest-path fuzz/Cargo.toml --target-dir "{{target}}/fuzz" --target {{fuzz_host}}
+
+# What it learns on the way is kept for the next time. Files or directories among the arguments take
+# the place of that and of the corpus.
+[doc("Fuzzes one target until it fails or its time is over: `just fuzz ring -max_total_time=600`.")]
+fuzz name *arguments: fuzz-build
+    found="{{target}}/fuzz/found/{{name}}"; mkdir -p "$found"; \
+    case " {{arguments}}" in *" "[!-]*) inputs=() ;; *) inputs=("$found" "fuzz/corpus/{{name}}") ;; esac; \
+    "{{target}}/fuzz/{{fuzz_host}}/release/{{name}}" {{fuzz_limits}} -artifact_prefix="$found-" \
+        $(ls fuzz/dictionaries/{{name}}.dict 2>/dev/null | sed 's/^/-dict=/') \
+        {{arguments}} "${inputs[@]}"
+
+# Each fuzz target over its corpus, then some seconds beyond it.
+fuzz-smoke: fuzz-build
+    for source in fuzz/fuzz_targets/*.rs; do \
+        name="$(basename "$source" .rs)"; \
+        echo "fuzzing $name"; \
+        scratch="$(mktemp -d)"; \
+        "{{target}}/fuzz/{{fuzz_host}}/release/$name" {{fuzz_limits}} \
+            -artifact_prefix="{{target}}/fuzz/$name-" \
+            $(ls fuzz/dictionaries/$name.dict 2>/dev/null | sed 's/^/-dict=/') \
+            -verbosity=0 -print_final_stats=1 -max_total_time={{fuzz_seconds}} \
+            "$scratch" "fuzz/corpus/$name" 2>&1 | grep -v "^stat::\(peak\|slowest\)"; \
+        rm -r "$scratch"; \
     done
 
 # A case of the perf lab: `just perf bulk`, `just perf single --rounds 5 --save`.

@@ -27,4 +27,8 @@ fuzz_target!(|bytes: &[u8]| {
         optional.into_iter().flatten().map(str::len).sum::<usize>()
     });
     assert!(texts.sum::<usize>() <= bytes.len());
+    // Every length is used up: a record that is cut short is none.
+    assert!(
+        bytes.len() > 4_096 || (0..bytes.len()).all(|end| Record::parse(&bytes[..end]).is_err())
+    );
 });

@@ -41,6 +41,9 @@ fuzz_target!(|input: (u8, &[u8])| {
     for text in record.iter().flat_map(|event| [event.properties, event.context]).flatten() {
         let mut deserializer = Deserializer::from_str(text);
         deserializer.disable_recursion_limit();
-        assert!(deserializer.into_iter::<Value>().all(|value| value.is_ok()), "stored text is JSON");
+        assert!(
+            deserializer.into_iter::<Value>().all(|value| value.is_ok()),
+            "stored text is JSON"
+        );
     }
 });
