@@ -1,0 +1,89 @@
+//! Threads that hash secrets, so that nobody else has to.
+//!
+//! **Limits.** [`threads`] hash at the same time, each in 19 MiB of memory for about 20 ms;
+//! [`WAITING_MAX`] secrets wait. More are refused at once.
+
+use std::sync::Arc;
+use std::thread;
+
+use argon2::{Config, Variant, Version};
+use crossbeam_channel::{Receiver, Sender};
+use tokio::sync::oneshot;
+
+use crate::file::Error;
+use crate::record::Record;
+
+/// Secrets that wait for a thread: a start with that many keys in use at once is over in a second.
+const WAITING_MAX: usize = 64;
+
+/// One thread for four cores: hashing is rare, and the serving loops need the cores.
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get() / 4).clamp(1, 4)
+}
+
+/// The parameters that OWASP names: 19 MiB, two passes, one lane.
+fn parameters() -> Config<'static> {
+    Config {
+        variant: Variant::Argon2id,
+        version: Version::Version13,
+        mem_cost: 19_456,
+        time_cost: 2,
+        lanes: 1,
+        hash_length: 32,
+        ..Config::default()
+    }
+}
+
+/// A secret, as it is stored: Argon2id with a random salt, in PHC form.
+pub(crate) fn hash(secret: &str) -> Result<String, Error> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt)?;
+    argon2::hash_encoded(secret.as_bytes(), &salt, &parameters())
+        .map_err(|error| Error::Hash(error.to_string()))
+}
+
+/// Whether `hash` was made from `secret`. Compares in constant time.
+pub(crate) fn is_secret_of(hash: &str, secret: &str) -> bool {
+    argon2::verify_encoded(hash, secret.as_bytes()).unwrap_or(false)
+}
+
+struct Job {
+    record: Arc<Record>,
+    secret: String,
+    answer: oneshot::Sender<bool>,
+}
+
+/// The threads; they end when it is dropped.
+pub(crate) struct Verifier(Sender<Job>);
+
+impl Verifier {
+    /// Starts the threads.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let (sender, receiver) = crossbeam_channel::bounded(WAITING_MAX);
+        for index in 0..threads() {
+            let receiver = receiver.clone();
+            thread::Builder::new().name(format!("keys-{index}")).spawn(move || work(&receiver))?;
+        }
+        Ok(Self(sender))
+    }
+
+    /// Whether `secret` is the one of `record`; the answer comes later, `None` when too many wait.
+    pub(crate) fn verify(
+        &self,
+        record: &Arc<Record>,
+        secret: &str,
+    ) -> Option<oneshot::Receiver<bool>> {
+        let (answer, waiting) = oneshot::channel();
+        let job = Job { record: Arc::clone(record), secret: secret.to_owned(), answer };
+        self.0.try_send(job).ok().map(|()| waiting)
+    }
+}
+
+fn work(jobs: &Receiver<Job>) {
+    for Job { record, secret, answer } in jobs {
+        // Who does not wait any more needs no answer.
+        if !answer.is_closed() {
+            let _ = answer.send(is_secret_of(&record.hash, &secret));
+        }
+    }
+}
