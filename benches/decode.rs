@@ -24,6 +24,7 @@ const REQUEST: Request<'static> = Request {
     source: Source::Events,
     tenant: Tenant::Open,
     correct_clock: true,
+    sender: None,
 };
 
 const SIZES: [(&str, usize); 4] =

@@ -34,6 +34,7 @@ fn record_of(events: usize, body: &[u8]) -> Vec<u8> {
         source: Source::Events,
         tenant: Tenant::Open,
         correct_clock: true,
+        sender: None,
     };
     let mut record = vec![0; record_bound(body.len())];
     let decoded = Decoder::new()

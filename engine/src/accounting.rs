@@ -23,6 +23,8 @@ pub enum Refusal {
     TooLarge,
     /// The key may not do this.
     Forbidden,
+    /// The key or its tenant had used up its quota.
+    RateLimited,
     /// The shard's ring had no room.
     RingFull,
     /// The engine was replaying its log, or stopping.
@@ -39,10 +41,11 @@ pub enum Refusal {
 
 impl Refusal {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Invalid,
         Self::TooLarge,
         Self::Forbidden,
+        Self::RateLimited,
         Self::RingFull,
         Self::NotReady,
         Self::NotDurable,
@@ -58,6 +61,7 @@ impl Refusal {
             Self::Invalid => "invalid",
             Self::TooLarge => "too_large",
             Self::Forbidden => "forbidden",
+            Self::RateLimited => "rate_limited",
             Self::RingFull => "ring_full",
             Self::NotReady => "not_ready",
             Self::NotDurable => "not_durable",
@@ -164,6 +168,7 @@ pub struct Refused {
     pub invalid: u64,
     pub too_large: u64,
     pub forbidden: u64,
+    pub rate_limited: u64,
     pub ring_full: u64,
     pub not_ready: u64,
     pub not_durable: u64,
@@ -186,6 +191,7 @@ impl Refused {
             Refusal::Invalid => self.invalid,
             Refusal::TooLarge => self.too_large,
             Refusal::Forbidden => self.forbidden,
+            Refusal::RateLimited => self.rate_limited,
             Refusal::RingFull => self.ring_full,
             Refusal::NotReady => self.not_ready,
             Refusal::NotDurable => self.not_durable,
@@ -213,6 +219,7 @@ impl Accounting {
             invalid: sum(Refusal::Invalid),
             too_large: sum(Refusal::TooLarge),
             forbidden: sum(Refusal::Forbidden),
+            rate_limited: sum(Refusal::RateLimited),
             ring_full: sum(Refusal::RingFull),
             not_ready: sum(Refusal::NotReady),
             not_durable: sum(Refusal::NotDurable) + lost,

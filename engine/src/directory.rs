@@ -3,6 +3,7 @@
 //! ```text
 //! <data>/lock         held by the one process that writes; says who that is
 //! <data>/node         the generated node id
+//! <data>/salt         today's visitor salt; see `visitor.rs`
 //! <data>/log/         segments, a directory a shard
 //! <data>/events/      the Delta table (unless it lives elsewhere)
 //! <data>/quarantine/  bytes and batches set aside, each with a report

@@ -46,6 +46,7 @@ use crate::shard::{Intake, Mending, Shard, ShardState};
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
 use crate::space::{self, Space};
 use crate::status::{Quarantine, Status};
+use crate::visitor::{self, Visitors};
 
 /// Shards that can be configured. Delta keeps a number for each, `verify` a bitmap.
 const SHARDS_MAX: usize = 1_024;
@@ -81,6 +82,8 @@ pub(crate) struct Shared {
     pub directory: Arc<Directory>,
     pub location: Location,
     pub gate: Arc<Gate>,
+    /// Who had which visitor id today.
+    visitors: Arc<Visitors>,
     /// The known message ids, unless they are not looked at.
     pub dedup: Option<Arc<Dedup>>,
     pub shards: Arc<[Arc<ShardState>]>,
@@ -139,6 +142,8 @@ impl Engine {
         validate(&config)?;
         let (directory, table) = open_files(&config, disk)?;
         let (directory, location) = (Arc::new(directory), table.location().clone());
+        let visitors = Visitors::open(directory.root(), visitor::now())
+            .map_err(Error::io("read or make the visitor salt in", directory.root()))?;
         let temporary = directory.temporary();
         let database = Arc::new(Database::open(&config.duckdb, location.root(), &temporary)?);
         let hot = OpenHot::new(&database)?;
@@ -172,6 +177,7 @@ impl Engine {
 
         let shared = Arc::new(Shared {
             gate,
+            visitors: Arc::new(visitors),
             dedup: make_dedup(&config.dedup, Arc::clone(&shards)),
             shards,
             snapshots,
@@ -548,7 +554,8 @@ impl Engine {
             state.released.fetch_max(in_table, Ordering::Relaxed);
             let shard = Shard {
                 consumer: parts.consumer,
-                intake: Intake::new(shared.dedup.clone(), state.shard),
+                intake: Intake::new(shared.dedup.clone(), state.shard)
+                    .with_visitors(Arc::clone(&shared.visitors)),
                 log: Log::new(
                     log.directory,
                     Arc::clone(shared.directory.disk()),

@@ -46,6 +46,7 @@ mod readiness;
 mod roller;
 mod shutdown;
 mod space;
+mod visitor;
 
 pub use compactor::{CompactReport, VacuumReport};
 pub use config::Config;

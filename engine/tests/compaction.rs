@@ -51,6 +51,7 @@ fn send(ingest: &mut Ingest, first: usize, events: usize) {
         source: Source::Import,
         tenant: Tenant::Open,
         correct_clock: false,
+        sender: None,
     };
     let mut room = ingest.reserve(record_bound(body.len())).unwrap();
     let decoded = Decoder::new()

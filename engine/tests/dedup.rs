@@ -46,6 +46,7 @@ fn send_at(ingest: &mut Ingest, time: i64, ids: impl IntoIterator<Item = u32>) -
         source: Source::Events,
         tenant: Tenant::Open,
         correct_clock: false,
+        sender: None,
     };
     let mut room = ingest.reserve(record_bound(body.len())).unwrap();
     let decoded = Decoder::new()
@@ -105,6 +106,7 @@ fn an_id_is_known_to_every_shard_and_each_tenant_has_its_own() {
         source: Source::Events,
         tenant: Tenant::Open,
         correct_clock: false,
+        sender: None,
     };
     let mut room = ingests[0].reserve(record_bound(body.len())).unwrap();
     let decoded =

@@ -70,6 +70,7 @@ impl Client {
             source: Source::Import,
             tenant: Tenant::Open,
             correct_clock: false,
+            sender: None,
         };
         let mut room = self.ingest.reserve(record_bound(body.len()))?;
         let decoded = Decoder::new()

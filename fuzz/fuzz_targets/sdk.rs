@@ -19,6 +19,7 @@ fuzz_target!(|input: (u8, &[u8])| {
         source: sdk.source(),
         tenant: Tenant::Open,
         correct_clock: true,
+        sender: None,
     };
     let limits = Limits::default();
     let how = SdkBody {

@@ -18,6 +18,7 @@ pub const REQUEST: Request<'static> = Request {
     source: Source::Events,
     tenant: Tenant::Open,
     correct_clock: true,
+    sender: None,
 };
 
 /// The names of each text field, the column's first.
@@ -143,7 +144,6 @@ pub fn check(event: &Event<'_>, object: &Map<String, Value>, request: &Request<'
     assert_eq!(event.url, text("url"));
     assert_eq!(event.referrer, text("referrer"));
     assert_eq!(event.user_agent, text("user_agent"));
-    assert_eq!(event.ip, None);
     assert_eq!(parsed(event.context), given(&OBJECTS, "context", object).cloned());
     assert_eq!(parsed(event.properties), properties(object));
     check_times(event, object, request);

@@ -22,6 +22,9 @@ pub struct Cli {
     pub log_format: Option<LogFormat>,
 }
 
+/// The variable that holds the key of commands that speak to a server.
+pub const KEY_VARIABLE: &str = "RINGLAKE_KEY";
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -37,6 +40,8 @@ pub enum Command {
     Compact(Maintenance),
     /// Remove files of the table that nobody needs now. The server also does it by itself.
     Vacuum(Maintenance),
+    /// Make, list, rotate and revoke the keys of a server.
+    Keys(Keys),
     /// Write realistic events to standard output, one JSON object a line.
     Generate(Generate),
     /// Do the whole way once: serve, send, roll, query, and print the figures.
@@ -63,7 +68,8 @@ pub struct Place {
 
 /// What `serve` does that its flags do not tell.
 const SERVE_NOTES: &str = "\
-While no key exists the server is open, and therefore listens on loopback addresses only.
+While no key exists the server is open, and therefore listens on loopback addresses only;
+`ringlake keys create` makes keys.
 SIGTERM and SIGINT stop it in order; a second one stops it at once.";
 
 /// `ringlake serve`
@@ -105,6 +111,10 @@ pub struct Import {
     #[arg(long, value_name = "URL", conflicts_with_all = ["data", "lake"])]
     pub url: Option<String>,
 
+    /// What the server wants to see.
+    #[command(flatten)]
+    pub key: SentKey,
+
     /// What the files hold: one event a line, or JSON arrays of events.
     #[arg(long, value_name = "FORMAT", default_value = "ndjson")]
     pub format: ImportFormat,
@@ -126,6 +136,10 @@ pub struct Query {
     /// Ask a running server instead, for example http://127.0.0.1:8080.
     #[arg(long, value_name = "URL", conflicts_with_all = ["data", "lake"])]
     pub url: Option<String>,
+
+    /// What the server wants to see.
+    #[command(flatten)]
+    pub key: SentKey,
 
     /// How to write the result [default: table on a terminal, else ndjson].
     #[arg(long, value_name = "FORMAT")]
@@ -156,6 +170,140 @@ pub struct Maintenance {
     /// Ask this running server, for example http://127.0.0.1:8080.
     #[arg(long, value_name = "URL", conflicts_with_all = ["data", "lake"])]
     pub url: Option<String>,
+
+    /// What the server wants to see.
+    #[command(flatten)]
+    pub key: SentKey,
+}
+
+/// The key that a command shows a running server.
+#[derive(Debug, Args, Default)]
+pub struct SentKey {
+    /// Key to send with --url. Better in the environment, where other users do not see it.
+    #[arg(long, value_name = "KEY", env = KEY_VARIABLE, hide_env_values = true)]
+    key: Option<Secret>,
+}
+
+impl SentKey {
+    /// The key, if there is one.
+    #[must_use]
+    pub fn get(&self) -> Option<&str> {
+        self.key.as_ref().map(|key| key.0.as_str()).filter(|key| !key.is_empty())
+    }
+}
+
+/// A text that no debug text shows.
+#[derive(Clone)]
+struct Secret(String);
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("…")
+    }
+}
+
+/// `ringlake keys`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The first key ends the open mode: from then on every request needs one. A \
+running server\nsees a change within a second."
+)]
+pub struct Keys {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub action: KeysAction,
+}
+
+/// `ringlake keys …`
+#[derive(Debug, Subcommand)]
+pub enum KeysAction {
+    /// Make a key and print it, this once, alone on the last line.
+    Create(CreateKey),
+    /// Show all keys, without their secrets.
+    List(KeysPlace),
+    /// Give a key a new secret and print the key; the old one is refused from now on.
+    Rotate(OneKey),
+    /// Refuse a key from now on.
+    Revoke(OneKey),
+}
+
+/// Where keys are changed: in a data directory, whether a server runs on it or not, or through a
+/// server.
+#[derive(Debug, Args)]
+pub struct KeysPlace {
+    /// Data directory [default: ./ringlake-data].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// Configuration file in TOML.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Ask a running server instead, for example http://127.0.0.1:8080; it wants to see an admin
+    /// key.
+    #[arg(long, value_name = "URL", conflicts_with = "data")]
+    pub url: Option<String>,
+
+    /// What the server wants to see.
+    #[command(flatten)]
+    pub key: SentKey,
+}
+
+/// `ringlake keys create`
+#[derive(Debug, Args)]
+pub struct CreateKey {
+    /// What the key is for.
+    #[arg(long, value_name = "SCOPE")]
+    pub scope: KeyScope,
+
+    /// Whose events it sends or reads [default: default]; an admin key has no tenant.
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Option<String>,
+
+    /// Another name of a write key, which some SDKs send instead: a domain (Plausible), a website id
+    /// (Umami). May be given several times.
+    #[arg(long = "alias", value_name = "DOMAIN-OR-ID")]
+    pub aliases: Vec<String>,
+
+    /// Origin of the pages that may send with a write key, such as https://shop.example; without
+    /// one those of the configuration may. May be given several times.
+    #[arg(long = "origin", value_name = "ORIGIN")]
+    pub origins: Vec<String>,
+
+    /// Where the keys are.
+    #[command(flatten)]
+    pub place: KeysPlace,
+}
+
+/// `ringlake keys rotate` and `revoke`
+#[derive(Debug, Args)]
+pub struct OneKey {
+    /// The key's id, the part between the underscores.
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    /// Where the keys are.
+    #[command(flatten)]
+    pub place: KeysPlace,
+}
+
+/// What a key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeyScope {
+    /// Sending events of a tenant; may be public.
+    Write,
+    /// Reading the events of a tenant.
+    Read,
+    /// Everything.
+    Admin,
 }
 
 /// `ringlake generate`

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -28,12 +28,16 @@ pub struct Client {
     port: u16,
     authority: HeaderValue,
     base: String,
+    /// `Bearer` and a key, for servers that need one.
+    authorization: Option<HeaderValue>,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
 /// What a request wants to send.
 #[derive(Debug, Clone, Default)]
 pub struct Outgoing {
+    /// Absent: POST with a body, GET without.
+    pub method: Option<Method>,
     /// The path with its query string.
     pub path: String,
     /// The body; empty for none.
@@ -45,11 +49,11 @@ pub struct Outgoing {
 }
 
 impl Client {
-    /// A client for the server at `url`. Nothing is sent yet.
+    /// A client for the server at `url` that sends `key`, if there is one. Nothing is sent yet.
     ///
     /// # Errors
-    /// A [`UsageError`] for anything but an `http://` URL.
-    pub fn new(url: &str) -> Result<Self> {
+    /// A [`UsageError`] for anything but an `http://` URL, and for a key that no header can hold.
+    pub fn new(url: &str, key: Option<&str>) -> Result<Self> {
         let wrong = |why: &str| UsageError(format!("`{url}` {why}"));
         if url.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://")) {
             bail!(wrong("is an https URL, which this client does not speak; use http or a proxy"));
@@ -65,6 +69,7 @@ impl Client {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
             port: authority.port_u16().unwrap_or(80),
             authority: HeaderValue::from_str(authority.as_str())?,
+            authorization: key.map(bearer).transpose()?,
             base: uri.path().trim_end_matches('/').to_owned(),
             connection: None,
         })
@@ -102,13 +107,16 @@ impl Client {
     }
 
     fn request(&self, outgoing: &Outgoing) -> Result<Request<Full<Bytes>>> {
-        let has_body = outgoing.content_type.is_some();
+        let usual = if outgoing.content_type.is_some() { Method::POST } else { Method::GET };
         let mut request = Request::builder()
-            .method(if has_body { Method::POST } else { Method::GET })
+            .method(outgoing.method.clone().unwrap_or(usual))
             .uri(format!("{}{}", self.base, outgoing.path))
             .header(HOST, self.authority.clone());
         if let Some(content_type) = outgoing.content_type {
             request = request.header(CONTENT_TYPE, content_type);
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
         }
         if let Some(accept) = outgoing.accept {
             request = request.header(hyper::header::ACCEPT, accept);
@@ -127,6 +135,14 @@ impl Client {
         });
         Ok(sender)
     }
+}
+
+/// A key as a header that no debug text shows.
+fn bearer(key: &str) -> Result<HeaderValue, UsageError> {
+    let value = HeaderValue::from_str(&format!("Bearer {key}"));
+    let mut value = value.map_err(|_| UsageError("the key is not one line of text".into()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// How long the server asks to wait before the same request is sent again.
@@ -168,20 +184,27 @@ mod tests {
 
     #[test]
     fn http_urls_are_taken_apart() {
-        let client = Client::new("http://127.0.0.1:8080").unwrap();
+        let client = Client::new("http://127.0.0.1:8080", None).unwrap();
         assert_eq!((client.host.as_str(), client.port), ("127.0.0.1", 8080));
-        let client = Client::new("http://[::1]/lake/").unwrap();
+        let client = Client::new("http://[::1]/lake/", None).unwrap();
         assert_eq!((client.host.as_str(), client.port), ("::1", 80));
         assert_eq!(client.base, "/lake");
     }
 
     #[test]
+    fn a_key_is_never_shown() {
+        let client = Client::new("http://localhost", Some("rl_secret")).unwrap();
+        assert!(!format!("{client:?}").contains("rl_secret"));
+        assert!(Client::new("http://localhost", Some("a\nb")).unwrap_err().is::<UsageError>());
+    }
+
+    #[test]
     fn other_urls_are_wrong_usage() {
         for url in ["https://example.org", "HTTPS://x", "127.0.0.1:8080", "ftp://x", "", "/x"] {
-            let error = Client::new(url).unwrap_err();
+            let error = Client::new(url, None).unwrap_err();
             assert!(error.is::<UsageError>(), "{url}: {error}");
         }
-        let error = Client::new("https://example.org").unwrap_err().to_string();
+        let error = Client::new("https://example.org", None).unwrap_err().to_string();
         assert!(error.contains("https"), "{error}");
     }
 }

@@ -9,15 +9,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringlake_event::Limits;
+use ringlake_keys::limits::Quota;
 use toml::{Table, Value};
 
 use crate::UsageError;
 use crate::cli::{Ack, LogFormat, Place, Serve};
+use crate::http::Network;
 
 mod keys;
 mod raw;
@@ -32,10 +35,10 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 /// A stop request ends within this time, whatever clients do.
 pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Variables that begin with `RINGLAKE_` and are no keys: the log filter is read by
-/// [`crate::logging`], Kubernetes invents two families for a service that is called `ringlake`, and
+/// Variables that begin with `RINGLAKE_` and are no settings: the log filter is read by
+/// [`crate::logging`], the key that a command sends by [`crate::cli`], Kubernetes invents two families for a service that is called `ringlake`, and
 /// the test suite steers itself with the third.
-const FOREIGN_VARIABLES: [&str; 1] = [crate::logging::FILTER_VARIABLE];
+const FOREIGN_VARIABLES: [&str; 2] = [crate::logging::FILTER_VARIABLE, crate::cli::KEY_VARIABLE];
 const FOREIGN_PREFIXES: [&str; 3] = ["RINGLAKE_SERVICE_", "RINGLAKE_PORT", "RINGLAKE_TEST_"];
 const PREFIX: &str = "RINGLAKE_";
 
@@ -70,6 +73,10 @@ pub struct Config {
     pub engine: ringlake_engine::Config,
     /// The server's part.
     pub http: HttpConfig,
+    /// What keys and tenants may do.
+    pub quotas: Quotas,
+    /// What is kept of visitors.
+    pub privacy: Privacy,
     /// Where to listen, as `address:port`.
     pub listen: String,
     /// What a 2xx promises when the request does not say.
@@ -81,11 +88,41 @@ pub struct Config {
     origins: BTreeMap<&'static str, Origin>,
 }
 
+/// What keys and tenants may do in a window; a quota of 0 is none.
+#[derive(Debug, Clone, Copy)]
+pub struct Quotas {
+    /// Length of the sliding window. A burst may use a quota at once. Default 60 s.
+    pub window: Duration,
+    /// For each key. Default none.
+    pub key: Quota,
+    /// For each tenant, all of its keys together. Default none.
+    pub tenant: Quota,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        let none = Quota::default();
+        Self { window: Duration::from_secs(60), key: none, tenant: none }
+    }
+}
+
+/// What is kept of visitors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Privacy {
+    /// Whether the column `ip` holds clients' addresses. Default no.
+    pub store_ip: bool,
+    /// Whether `DNT: 1` and `Sec-GPC: 1` keep events free of visitor id and address. Default no.
+    pub honour_dnt: bool,
+}
+
 /// Bounds of the HTTP server.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
     /// Open connections; above it new ones wait in the kernel's queue. Default 10,000.
     pub connections_max: usize,
+    /// Open connections of one address (of one /64 in IPv6); above it new ones are closed. Default
+    /// 1,024, more than a browser or an SDK opens.
+    pub connections_per_address_max: usize,
     /// Size of a request's head in bytes; a larger one is answered 431. Default 16 KiB.
     pub head_max_bytes: usize,
     /// Size of an ingest body in bytes, before and after decompression. Default 4 MiB.
@@ -97,24 +134,54 @@ pub struct HttpConfig {
     pub limits: Limits,
     /// Time for a body to arrive; then 408. Default 30 s.
     pub body_timeout: Duration,
+    /// Time for a head to arrive, from its first byte; then the connection is closed. Default 10 s.
+    pub head_timeout: Duration,
+    /// Average bytes a second below which a body that has been arriving for 5 s or longer is given
+    /// up with 408; 0 is any. Default 512.
+    pub body_rate_min_bytes: u64,
     /// Time that a connection may go without a complete request, or without reading its answer;
     /// then it is closed. Default 60 s.
     pub idle_timeout: Duration,
-    /// Origins that may send events from a browser; `*` is any. Default any.
+    /// Origins that may send events from a browser; `*` is any. Default any. A write key that
+    /// names origins itself goes by its own.
     pub cors_origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` or `Forwarded` says who the client is; they may have any
+    /// number of connections. Default none.
+    pub trusted_proxies: Vec<Network>,
+}
+
+impl HttpConfig {
+    /// Whether pages of `origin` may send events, as far as the configuration goes.
+    #[must_use]
+    pub fn allows_origin(&self, origin: &[u8]) -> bool {
+        let same = |one: &String| one == "*" || origin.eq_ignore_ascii_case(one.as_bytes());
+        self.cors_origins.iter().any(same)
+    }
+}
+
+impl HttpConfig {
+    /// Whether `address` is a proxy whose headers are believed.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(address))
+    }
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
+            connections_per_address_max: 1_024,
             head_max_bytes: 16 << 10,
             body_max_bytes: 4 << 20,
             bodies_max_bytes: 128 << 20,
             limits: Limits::default(),
             body_timeout: Duration::from_secs(30),
+            head_timeout: Duration::from_secs(10),
+            body_rate_min_bytes: 512,
             idle_timeout: Duration::from_secs(60),
             cors_origins: vec!["*".into()],
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -248,15 +315,19 @@ fn overlay_variable(
     let Some(text) = value.to_str() else {
         return Err(UsageError(format!("the environment variable {name} is not UTF-8")));
     };
-    let value = match key.kind {
-        Kind::Text => Value::String(text.into()),
-        Kind::List => {
-            Value::Array(text.split(',').map(|part| Value::String(part.trim().into())).collect())
-        }
-        Kind::Count { .. } => Value::Integer(text.trim().parse().map_err(|_| {
-            UsageError(format!("{name} is `{text}`; it must be a whole number of {}", key.unit))
-        })?),
-    };
+    let value =
+        match key.kind {
+            Kind::Text => Value::String(text.into()),
+            Kind::Flag => Value::Boolean(text.trim().parse().map_err(|_| {
+                UsageError(format!("{name} is `{text}`; it must be true or false"))
+            })?),
+            Kind::List => Value::Array(
+                text.split(',').map(|part| Value::String(part.trim().into())).collect(),
+            ),
+            Kind::Count { .. } => Value::Integer(text.trim().parse().map_err(|_| {
+                UsageError(format!("{name} is `{text}`; it must be a whole number of {}", key.unit))
+            })?),
+        };
     insert(table, key.name, value);
     origins.insert(key.name, Origin::Environment(name.to_owned()));
     Ok(())
@@ -301,6 +372,8 @@ fn validate(raw: Raw, origins: BTreeMap<&'static str, Origin>) -> Result<Config,
     }
     let mut http = HttpConfig::default();
     raw::fill_http(&raw, &mut http)?;
+    let mut quotas = Quotas::default();
+    raw::fill_quotas(&raw, &mut quotas)?;
     if http.limits.event_max_bytes > http.body_max_bytes {
         return Err(UsageError(format!(
             "http.event_max_bytes is {}; it must not be above http.body_max_bytes, {}",
@@ -310,6 +383,11 @@ fn validate(raw: Raw, origins: BTreeMap<&'static str, Origin>) -> Result<Config,
     Ok(Config {
         engine,
         http,
+        quotas,
+        privacy: Privacy {
+            store_ip: raw.privacy.store_ip.unwrap_or_default(),
+            honour_dnt: raw.privacy.honour_dnt.unwrap_or_default(),
+        },
         listen: raw.listen.unwrap_or_else(|| DEFAULT_LISTEN.into()),
         ack: raw.ack.unwrap_or(Ack::Disk),
         log_format: raw.log_format.unwrap_or(LogFormat::Text),

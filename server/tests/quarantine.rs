@@ -59,6 +59,7 @@ fn batch() -> LogBatch {
         source: Source::Events,
         tenant: Tenant::Open,
         correct_clock: true,
+        sender: None,
     };
     let mut record = vec![0; record_bound(body.len())];
     let decoded = Decoder::new()

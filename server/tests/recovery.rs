@@ -225,7 +225,7 @@ fn a_log_of_another_version_is_refused_with_one_sentence() {
     theirs[8..12].copy_from_slice(&9_u32.to_le_bytes());
     fs::write(&segment, &theirs).unwrap();
 
-    let sentence = "is a log of format 9; this version reads format 1";
+    let sentence = "is a log of format 9; this version reads format 2";
     let server = Server::starting_on(&data, &[]);
     let until = Instant::now() + PATIENCE;
     loop {

@@ -8,8 +8,8 @@
 //! [`create_directories_durably`] put such steps together.
 //!
 //! **Not guaranteed.** Anything about what was not synced: after a power cut each name and each
-//! page of it may be there or not. Two things stay outside, because nothing durable rests on them:
-//! the lock file of the data directory and DuckDB's spill files. DuckDB writes Parquet files by
+//! page of it may be there or not. Three things stay outside, because nothing durable rests on them:
+//! the lock file of the data directory, the visitor salt and DuckDB's spill files. DuckDB writes Parquet files by
 //! itself; to the engine they exist from [`Disk::sync_file`] on. Reading needs no trait: what a
 //! test has to change about it can be changed in the files.
 //!

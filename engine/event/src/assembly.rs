@@ -12,7 +12,7 @@
 
 use crate::json::narrow;
 use crate::model::{Field, Request};
-use crate::record::{HEADER, Head, Header};
+use crate::record::{HEADER, Head, Header, front_len, write_front};
 use crate::time;
 
 /// Memory that is kept for the next request at most: enough for most batches of SDKs (up to
@@ -179,7 +179,7 @@ impl Assembly {
     /// How long the record of the events is under `request`.
     #[must_use]
     pub fn record_len(&self, request: &Request<'_>) -> usize {
-        HEADER + request.tenant.of_request().len() + self.len()
+        front_len(request) + self.len()
     }
 
     /// Writes the record to the front of `out` and returns its length, [`Assembly::record_len`];
@@ -193,20 +193,15 @@ impl Assembly {
         if self.is_empty() {
             return 0;
         }
-        let tenant = request.tenant.of_request();
-        let header = Header {
-            received_at: request.received_at,
-            events: self.events,
-            text_len: narrow(tenant.len() + self.texts.len()),
-            tenant_len: u16::try_from(tenant.len()).expect("a tenant has at most 255 bytes"),
-            source: request.source,
-        };
-        header.write(out);
-        let mut at = HEADER;
-        for part in [tenant.as_bytes(), &self.texts, &self.heads] {
+        let mut at = write_front(request, out);
+        for part in [&self.texts, &self.heads] {
             out[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }
+        let mut header = Header::of(request);
+        header.events = self.events;
+        header.text_len = narrow(at - HEADER - self.heads.len());
+        header.write(out);
         at
     }
 }

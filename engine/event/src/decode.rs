@@ -95,9 +95,7 @@ impl Decoder {
         mode: Mode,
         out: &mut [u8],
     ) -> Result<Decoded, (Box<Fault>, usize)> {
-        let tenant = request.tenant.of_request();
-        let record =
-            RecordWriter::new(out, &mut self.heads, request.received_at, request.source, tenant);
+        let record = RecordWriter::new(out, &mut self.heads, request);
         let scanner = Scanner::new(body, limits, mode, &mut self.scratch);
         let mut run = Run {
             scanner,

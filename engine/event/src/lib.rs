@@ -35,7 +35,7 @@ pub use decode::{BODY_MAX_BYTES, Decoded, Decoder};
 pub use error::{DecodeError, ErrorKind, QUOTE_MAX_CHARS, RecordError, Rejection};
 pub use model::{
     DEFAULT_EVENT_MAX_BYTES, DEFAULT_EVENTS_MAX, DEFAULT_TENANT, DEFAULT_TYPE, Limits, MAX_DEPTH,
-    Mode, Request, Source, TENANT_MAX_BYTES, Tenant,
+    Mode, Request, Sender, Source, TENANT_MAX_BYTES, Tenant, USER_AGENT_MAX_BYTES,
 };
 pub use pairs::{encode_pairs, pairs_bound};
 pub use record::{Event, Events, MessageIds, Record, record_bound};

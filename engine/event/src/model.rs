@@ -7,6 +7,7 @@
 //! `received_at`, `date`, `source`, `visitor_id`, `ip`).
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// The owner of an event that names none, when no key names one either.
 pub const DEFAULT_TENANT: &str = "default";
@@ -122,6 +123,21 @@ impl<'a> Tenant<'a> {
     }
 }
 
+/// Longest user agent that a record carries, in bytes; the rest of a longer one tells no visitors
+/// apart.
+pub const USER_AGENT_MAX_BYTES: usize = 512;
+
+/// Who sent a request, for the visitor id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sender<'a> {
+    /// The client's address.
+    pub address: IpAddr,
+    /// How its program names itself; a record carries [`USER_AGENT_MAX_BYTES`] of it.
+    pub user_agent: &'a str,
+    /// Whether the address goes into the column `ip`.
+    pub keep_address: bool,
+}
+
 /// What the server knows about a request before it looks at the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {
@@ -134,6 +150,8 @@ pub struct Request<'a> {
     /// Whether `timestamp` is corrected for the client's clock when an event carries both `sent_at`
     /// and `original_timestamp`. True over HTTP, false for imports.
     pub correct_clock: bool,
+    /// Who sent it. Without it its events have no visitor id.
+    pub sender: Option<Sender<'a>>,
 }
 
 /// Bounds on one request.

@@ -11,7 +11,9 @@
 //!
 //! ```text
 //! header   received_at i64 | events u32 | text length u32 | tenant length u16 | source u8
-//! text     the request's tenant, then each event's texts in the order of its fields
+//!          | sender u8: 0 none, 1 known, 2 its address is kept | user agent length u16
+//!          | address 16 bytes, IPv4 mapped into IPv6
+//! text     the request's tenant, the user agent, then each event's texts in the order of its fields
 //! heads    for each event: present u16 | 8 bytes a present time | 4 bytes a present text's length
 //! ```
 //!
@@ -24,11 +26,16 @@
 //! fields adds (length and braces) against what `type` or `event` leaves over. So a record is at
 //! most as long as the body plus a constant.
 
+use std::net::IpAddr;
+
 use crate::error::RecordError;
 use crate::json::narrow;
-use crate::model::{DEFAULT_TYPE, Field, Source, TENANT_MAX_BYTES};
+use crate::model::{
+    DEFAULT_TYPE, Field, Request, Sender, Source, TENANT_MAX_BYTES, USER_AGENT_MAX_BYTES,
+};
 
-pub(crate) const HEADER: usize = 8 + 4 + 4 + 2 + 1;
+/// Length of the fixed part in front of the texts.
+pub(crate) const HEADER: usize = 8 + 4 + 4 + 2 + 1 + 1 + 2 + 16;
 
 /// Every bit that a mask of present fields can have.
 const FIELDS: u16 = (1 << (Field::TEXTS + Field::TIMES)) - 1;
@@ -37,10 +44,10 @@ const FIELDS: u16 = (1 << (Field::TEXTS + Field::TIMES)) - 1;
 const TEXT_FIELDS: u16 = (1 << Field::TEXTS) - 1;
 
 /// How many bytes the record of a body of `body_len` bytes can need at most: what to reserve
-/// before the body is decoded. Exact but for a constant of less than 300 bytes.
+/// before the body is decoded. Exact but for a constant of less than 900 bytes.
 #[must_use]
 pub const fn record_bound(body_len: usize) -> usize {
-    body_len.saturating_add(HEADER + TENANT_MAX_BYTES)
+    body_len.saturating_add(HEADER + TENANT_MAX_BYTES + USER_AGENT_MAX_BYTES)
 }
 
 /// The head of an event: which fields it has, its times, the lengths of its texts.
@@ -111,10 +118,7 @@ pub(crate) struct RecordWriter<'a> {
     /// The heads so far; they follow the text when all of it is known.
     heads: &'a mut Vec<u8>,
     head: Head,
-    events: u32,
-    received_at: i64,
-    source: Source,
-    tenant_len: u16,
+    header: Header,
 }
 
 impl<'a> RecordWriter<'a> {
@@ -123,17 +127,11 @@ impl<'a> RecordWriter<'a> {
     pub(crate) fn new(
         out: &'a mut [u8],
         heads: &'a mut Vec<u8>,
-        received_at: i64,
-        source: Source,
-        tenant: &str,
+        request: &Request<'_>,
     ) -> RecordWriter<'a> {
-        debug_assert!(tenant.len() <= TENANT_MAX_BYTES);
         heads.clear();
-        let at = HEADER + tenant.len();
-        out[HEADER..at].copy_from_slice(tenant.as_bytes());
-        let tenant_len = u16::try_from(tenant.len()).expect("a tenant has at most 255 bytes");
-        let head = Head::default();
-        RecordWriter { out, at, heads, head, events: 0, received_at, source, tenant_len }
+        let at = write_front(request, out);
+        RecordWriter { out, at, heads, head: Head::default(), header: Header::of(request) }
     }
 
     /// Sets a time of the current event. `field` is one of the times.
@@ -167,44 +165,86 @@ impl<'a> RecordWriter<'a> {
     pub(crate) fn finish_event(&mut self) {
         self.head.write(self.heads);
         self.head.present = 0;
-        self.events += 1;
+        self.header.events += 1;
     }
 
     /// How many events are complete.
     pub(crate) fn events(&self) -> usize {
-        self.events as usize
+        self.header.events as usize
     }
 
     /// Puts the parts together and returns the record's length; 0 when it holds no event.
-    pub(crate) fn finish(self) -> usize {
-        if self.events == 0 {
+    pub(crate) fn finish(mut self) -> usize {
+        if self.header.events == 0 {
             return 0;
         }
         let len = self.at + self.heads.len();
         self.out[self.at..len].copy_from_slice(self.heads);
-        let header = Header {
-            received_at: self.received_at,
-            events: self.events,
-            text_len: narrow(self.at - HEADER),
-            tenant_len: self.tenant_len,
-            source: self.source,
-        };
-        header.write(self.out);
+        self.header.text_len = narrow(self.at - HEADER);
+        self.header.write(self.out);
         len
     }
 }
 
-/// What stands in front of a record.
+/// How many bytes of a record stand in front of its events' texts.
+pub(crate) fn front_len(request: &Request<'_>) -> usize {
+    HEADER + request.tenant.of_request().len() + agent_of(request).len()
+}
+
+/// Writes the request's own texts to where they stand in a record; returns where the events' begin.
+///
+/// # Panics
+///
+/// When `out` is shorter than [`front_len`].
+pub(crate) fn write_front(request: &Request<'_>, out: &mut [u8]) -> usize {
+    let mut at = HEADER;
+    for text in [request.tenant.of_request(), agent_of(request)] {
+        out[at..at + text.len()].copy_from_slice(text.as_bytes());
+        at += text.len();
+    }
+    at
+}
+
+/// What a record keeps of the user agent.
+fn agent_of<'a>(request: &Request<'a>) -> &'a str {
+    let agent = request.sender.map_or("", |sender| sender.user_agent);
+    &agent[..agent.floor_char_boundary(USER_AGENT_MAX_BYTES)]
+}
+
+/// The fixed part of a record.
 pub(crate) struct Header {
-    pub(crate) received_at: i64,
+    received_at: i64,
     pub(crate) events: u32,
-    /// The tenant included.
+    /// Of all texts, the request's own included.
     pub(crate) text_len: u32,
-    pub(crate) tenant_len: u16,
-    pub(crate) source: Source,
+    tenant_len: u16,
+    agent_len: u16,
+    source: Source,
+    sender: u8,
+    address: [u8; 16],
 }
 
 impl Header {
+    /// The header of a record without events.
+    pub(crate) fn of(request: &Request<'_>) -> Header {
+        let (tenant, agent) = (request.tenant.of_request(), agent_of(request));
+        debug_assert!(tenant.len() <= TENANT_MAX_BYTES);
+        Header {
+            received_at: request.received_at,
+            events: 0,
+            text_len: 0,
+            tenant_len: u16::try_from(tenant.len()).expect("a tenant has at most 255 bytes"),
+            agent_len: u16::try_from(agent.len()).expect("it was cut to 512 bytes"),
+            source: request.source,
+            sender: match request.sender {
+                None => 0,
+                Some(Sender { keep_address: false, .. }) => 1,
+                Some(Sender { keep_address: true, .. }) => 2,
+            },
+            address: request.sender.map_or([0; 16], |sender| octets(sender.address)),
+        }
+    }
+
     /// Writes the first [`HEADER`] bytes of `out`.
     pub(crate) fn write(&self, out: &mut [u8]) {
         let header = &mut out[..HEADER];
@@ -213,6 +253,16 @@ impl Header {
         header[12..16].copy_from_slice(&self.text_len.to_le_bytes());
         header[16..18].copy_from_slice(&self.tenant_len.to_le_bytes());
         header[18] = self.source as u8;
+        header[19] = self.sender;
+        header[20..22].copy_from_slice(&self.agent_len.to_le_bytes());
+        header[22..].copy_from_slice(&self.address);
+    }
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
     }
 }
 
@@ -224,6 +274,7 @@ pub struct Record<'a> {
     events: u32,
     /// The request's tenant.
     tenant: &'a str,
+    sender: Option<Sender<'a>>,
     /// The events' texts.
     text: &'a str,
     heads: &'a [u8],
@@ -246,17 +297,32 @@ impl<'a> Record<'a> {
             let text_len = u32::from_le_bytes(take(&mut rest)?);
             let tenant_len = u16::from_le_bytes(take(&mut rest)?);
             let [source] = take(&mut rest)?;
+            let [sender] = take(&mut rest)?;
+            let agent_len = u16::from_le_bytes(take(&mut rest)?);
+            let address = IpAddr::from(take::<16>(&mut rest)?).to_canonical();
             let (text, heads) = rest.split_at_checked(usize::try_from(text_len).ok()?)?;
-            Some((received_at, events, usize::from(tenant_len), source, text, heads))
+            let lengths = (usize::from(tenant_len), usize::from(agent_len));
+            Some((received_at, events, lengths, source, (sender, address), text, heads))
         };
-        let Some((received_at, events, tenant_len, source, text, heads)) = header() else {
+        let Some((received_at, events, lengths, source, sender, text, heads)) = header() else {
             return Err(truncated);
         };
         let unknown = RecordError::Unknown { what: "source", value: u16::from(source) };
         let source = Source::from_byte(source).ok_or(unknown)?;
         let text = simdutf8::basic::from_utf8(text).map_err(|_| RecordError::NotUtf8)?;
-        let (tenant, text) = text.split_at_checked(tenant_len).ok_or(truncated)?;
-        let mut record = Record { received_at, source, events, tenant, text, heads, present: 0 };
+        let (tenant, text) = text.split_at_checked(lengths.0).ok_or(truncated)?;
+        let (user_agent, text) = text.split_at_checked(lengths.1).ok_or(truncated)?;
+        let known = |keep_address| Sender { address: sender.1, user_agent, keep_address };
+        let sender = match sender.0 {
+            0 => None,
+            1 => Some(known(false)),
+            2 => Some(known(true)),
+            other => {
+                return Err(RecordError::Unknown { what: "sender", value: u16::from(other) });
+            }
+        };
+        let mut record =
+            Record { received_at, source, events, tenant, sender, text, heads, present: 0 };
         record.present = record.check_events(bytes.len())?;
         Ok(record)
     }
@@ -309,6 +375,12 @@ impl<'a> Record<'a> {
     #[must_use]
     pub fn source(&self) -> Source {
         self.source
+    }
+
+    /// Who sent the request, if the server said so.
+    #[must_use]
+    pub fn sender(&self) -> Option<Sender<'a>> {
+        self.sender
     }
 
     /// Whether any event has a `message_id`.
@@ -380,9 +452,6 @@ pub struct Event<'a> {
     pub referrer: Option<&'a str>,
     /// The browser, as it names itself.
     pub user_agent: Option<&'a str>,
-    /// The client's network address. Never taken from a body, so none as long as nothing else
-    /// provides it.
-    pub ip: Option<&'a str>,
     /// Validated JSON text of an object.
     pub properties: Option<&'a str>,
     /// Validated JSON text of an object.
@@ -428,7 +497,6 @@ impl<'a> Iterator for Events<'a> {
             url: text(Field::Url),
             referrer: text(Field::Referrer),
             user_agent: text(Field::UserAgent),
-            ip: None,
             properties: text(Field::Properties),
             context: text(Field::Context),
             timestamp: time(Field::Timestamp).unwrap_or(self.record.received_at),

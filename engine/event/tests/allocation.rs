@@ -37,6 +37,7 @@ const REQUEST: Request<'static> = Request {
     source: Source::Events,
     tenant: Tenant::Open,
     correct_clock: true,
+    sender: None,
 };
 
 #[test]

@@ -40,6 +40,7 @@ fn request(sdk: Sdk) -> Request<'static> {
         source: sdk.source(),
         tenant: Tenant::Open,
         correct_clock: true,
+        sender: None,
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) fn logged(shard: u32, first: i64, lines: &[String]) -> LogBatch {
         source: Source::Events,
         tenant: Tenant::Open,
         correct_clock: true,
+        sender: None,
     };
     let mut record = vec![0; record_bound(body.len())];
     let decoded = Decoder::new()

@@ -97,6 +97,18 @@ impl QueryError {
             }
         }
     }
+
+    /// The same error without what DuckDB may have quoted from a row: its class and its position.
+    pub(super) fn without_data(self) -> Self {
+        match self {
+            Self::Sql { message, position } => {
+                let class = message.split_once(" Error:").map_or("Execution", |(class, _)| class);
+                let message = format!("{class} Error while reading rows; only admin keys see more");
+                Self::Sql { message, position }
+            }
+            other => other,
+        }
+    }
 }
 
 /// The file that a message about damage names.

@@ -10,6 +10,10 @@
 //! read-only transaction that is always rolled back. A result either ends cleanly after its last
 //! row or with an error item; a stream that stops without either does not exist.
 //!
+//! **Tenants.** A query of a tenant sees the events of that tenant: its view has the filter in it. No
+//! message of an error that rows cause is passed on to it, because the planner may look at a row
+//! before the filter does.
+//!
 //! **Not guaranteed.** Row order without `ORDER BY`. DuckDB is not a security boundary: the checks
 //! here are one layer, the settings that the engine locks at start are another.
 //!
@@ -49,13 +53,16 @@ pub struct QueryRequest {
     /// Longest run, reading included; never longer than the configured timeout, which also
     /// applies when this is absent.
     pub timeout: Option<Duration>,
+    /// Whose events there are to be; all when absent. With a tenant, an error that the rows cause
+    /// carries its class and position only.
+    pub tenant: Option<String>,
 }
 
 impl QueryRequest {
-    /// A query without parameters and with the configured timeout.
+    /// A query over the events of all tenants, without parameters and with the configured timeout.
     #[must_use]
     pub fn new(sql: impl Into<String>) -> Self {
-        Self { sql: sql.into(), params: Vec::new(), timeout: None }
+        Self { sql: sql.into(), ..Self::default() }
     }
 }
 

@@ -85,6 +85,10 @@ impl Session {
     fn execute(&mut self, job: &Job, planned: &mut bool) -> Result<(), QueryError> {
         let sql = job.request.sql.as_str();
         let wrong = |error: duckdb::Error| QueryError::from_duckdb(&error, sql);
+        let wrong_row = |error: duckdb::Error| match job.request.tenant {
+            None => wrong(error),
+            Some(_) => wrong(error).without_data(),
+        };
         let ours = |error: duckdb::Error| QueryError::failed(error.to_string());
         let params = job.request.params.iter().map(param).collect::<Result<Vec<_>, _>>()?;
 
@@ -101,7 +105,7 @@ impl Session {
                 params.len()
             )));
         }
-        let chunks = statement.stream_arrow(params_from_iter(params)).map_err(wrong)?;
+        let chunks = statement.stream_arrow(params_from_iter(params)).map_err(wrong_row)?;
 
         let schema = chunks.get_schema();
         *planned = true;
@@ -111,7 +115,7 @@ impl Session {
         let arrow = |error: ArrowError| QueryError::failed(error.to_string());
         let mut batcher = Batcher::new(schema);
         for chunk in chunks {
-            let batch = batcher.push(chunk.map_err(wrong)?).map_err(arrow)?;
+            let batch = batcher.push(chunk.map_err(wrong_row)?).map_err(arrow)?;
             job.send(batch)?;
         }
         job.send(batcher.take().map_err(arrow)?)
@@ -123,7 +127,7 @@ impl Session {
         let stop = || job.watch.reason().is_some();
         let damaged = job.checked.damaged_of(snapshot.version, &snapshot.files, stop);
         let damaged = damaged.ok_or_else(|| QueryError::failed("told to stop"))?;
-        let statement = view::statement(snapshot, &damaged)?;
+        let statement = view::statement(snapshot, &damaged, job.request.tenant.as_deref())?;
         if self.view.as_ref() != Some(&statement) {
             self.view = None;
             self.connection

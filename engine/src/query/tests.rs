@@ -5,6 +5,7 @@
 mod lifecycle;
 mod results;
 mod sandbox;
+mod tenant;
 mod view;
 
 use std::sync::Arc;

@@ -25,7 +25,7 @@ use super::QueryError;
 use super::error::DAMAGED_MARK;
 
 /// The statement that makes `events` show `snapshot`, of whose files `damaged` must not be read, on
-/// the connection that runs it.
+/// the connection that runs it; only the events of `tenant`, if there is one.
 ///
 /// # Errors
 ///
@@ -33,6 +33,7 @@ use super::error::DAMAGED_MARK;
 pub(super) fn statement(
     snapshot: &Snapshot,
     damaged: &[DamagedFile],
+    tenant: Option<&str>,
 ) -> Result<String, QueryError> {
     let columns = format!("{}, \"{PARTITION}\"", column_list());
     let mut branches: Vec<String> = damaged.iter().map(failing).collect();
@@ -53,7 +54,15 @@ pub(super) fn statement(
     if branches.is_empty() {
         branches.push(empty());
     }
-    Ok(format!("CREATE OR REPLACE TEMP VIEW events AS {}", branches.join(" UNION ALL ")))
+    let all = branches.join(" UNION ALL ");
+    let shown = match tenant {
+        None => all,
+        // Around all branches, so that none can be forgotten; DuckDB moves it into each.
+        Some(tenant) => {
+            format!("SELECT {columns} FROM ({all}) AS mine WHERE tenant = {}", literal(tenant))
+        }
+    };
+    Ok(format!("CREATE OR REPLACE TEMP VIEW events AS {shown}"))
 }
 
 /// One branch per day, each with its date as a constant: a filter on `date` folds the others away.

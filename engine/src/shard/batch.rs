@@ -5,10 +5,11 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayBuilder, ArrayRef, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
 };
-use ringlake_event::{Event, Record};
+use ringlake_event::{Event, Record, Sender};
 
 use crate::log::batch_bytes;
 use crate::schema::log_schema;
+use crate::visitor::Visitors;
 
 /// Collects events column by column, in the order of [`log_schema`].
 #[derive(Debug, Default)]
@@ -33,6 +34,8 @@ pub struct BatchBuilder {
     properties: StringBuilder,
     context: StringBuilder,
     source: StringBuilder,
+    /// Who knows the visitors; without it no event has a visitor id.
+    visitors: Option<Arc<Visitors>>,
 }
 
 impl BatchBuilder {
@@ -40,6 +43,17 @@ impl BatchBuilder {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same with visitor ids.
+    #[must_use]
+    pub(crate) fn with_visitors(visitors: Arc<Visitors>) -> Self {
+        Self { visitors: Some(visitors), ..Self::default() }
+    }
+
+    /// Who knows the visitors, if anybody.
+    pub(crate) fn visitors(&self) -> Option<&Visitors> {
+        self.visitors.as_deref()
     }
 
     /// Rows so far.
@@ -63,6 +77,11 @@ impl BatchBuilder {
     fn append_events<'a>(&mut self, record: &Record<'a>, events: impl Iterator<Item = Event<'a>>) {
         let source = record.source().as_str();
         let received_at = record.received_at();
+        let sender = record.sender();
+        let ip = sender.filter(|sender| sender.keep_address);
+        let ip = ip.map(|sender| sender.address.to_string());
+        let visitors = self.visitors.as_deref();
+        let mut visitor = Visitor { visitors, sender, received_at, last: None };
         for event in events {
             self.message_id.append_option(event.message_id);
             self.tenant.append_value(event.tenant);
@@ -75,11 +94,11 @@ impl BatchBuilder {
             self.user_id.append_option(event.user_id);
             self.anonymous_id.append_option(event.anonymous_id);
             self.session_id.append_option(event.session_id);
-            self.visitor_id.append_null();
+            self.visitor_id.append_option(visitor.id(event.tenant));
             self.url.append_option(event.url);
             self.referrer.append_option(event.referrer);
             self.user_agent.append_option(event.user_agent);
-            self.ip.append_option(event.ip);
+            self.ip.append_option(ip.as_deref());
             self.properties.append_option(event.properties);
             self.context.append_option(event.context);
             self.source.append_value(source);
@@ -116,6 +135,29 @@ impl BatchBuilder {
             .expect("every column got a value for every row, in the order of the schema");
         let bytes = batch_bytes(&batch);
         (batch, bytes)
+    }
+}
+
+/// The visitor of one request.
+struct Visitor<'v, 'a> {
+    visitors: Option<&'v Visitors>,
+    sender: Option<Sender<'a>>,
+    received_at: i64,
+    /// The id of the last event and its tenant: most requests have one.
+    last: Option<(&'a str, Option<i64>)>,
+}
+
+impl<'a> Visitor<'_, 'a> {
+    fn id(&mut self, tenant: &'a str) -> Option<i64> {
+        let (visitors, sender) = (self.visitors?, self.sender.as_ref()?);
+        match self.last {
+            Some((known, id)) if known == tenant => id,
+            _ => {
+                let id = visitors.id(self.received_at, tenant, sender);
+                self.last = Some((tenant, id));
+                id
+            }
+        }
     }
 }
 

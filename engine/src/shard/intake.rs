@@ -17,6 +17,7 @@ use ringlake_event::{Record, RecordError};
 
 use super::batch::BatchBuilder;
 use super::held::HeldRequests;
+use crate::visitor::Visitors;
 
 /// What became of a request from the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,13 @@ impl Intake {
             late: Vec::new(),
             duplicates: 0,
         }
+    }
+
+    /// The same with visitor ids.
+    #[must_use]
+    pub(crate) fn with_visitors(mut self, visitors: Arc<Visitors>) -> Self {
+        self.builder = BatchBuilder::with_visitors(visitors);
+        self
     }
 
     /// Takes one request from the ring: `bytes` as `ringlake_event` has written them.

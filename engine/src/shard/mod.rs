@@ -45,6 +45,7 @@ use crate::log::Log;
 use crate::metrics::Operations;
 use crate::problem::Problem;
 use crate::space::Space;
+use crate::visitor;
 
 /// How long an idle shard sleeps before it looks around; a push or a marker wakes it at once.
 const IDLE_SLEEP: Duration = Duration::from_secs(1);
@@ -186,6 +187,9 @@ impl Shard {
             }
             self.mend_log();
             self.space.look_if_due();
+            if let Some(visitors) = self.intake.builder.visitors() {
+                visitors.look_at_clock(visitor::now());
+            }
             if is_short {
                 self.remove_spares();
             }

@@ -112,6 +112,7 @@ impl Rig {
             source: Source::Events,
             tenant: Tenant::Open,
             correct_clock: true,
+            sender: None,
         };
         let until = Instant::now() + PATIENCE;
         // After a failed batch nothing is accepted until the log has come back.

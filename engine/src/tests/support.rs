@@ -43,10 +43,11 @@ pub(super) fn config(data: &Path) -> Config {
 }
 
 /// Whether what lies at `path`, relative to the root of a test, is none of the disk's business: the
-/// lock, and DuckDB's spill files.
+/// lock, the visitor salt, and DuckDB's spill files.
 pub(super) fn outside(path: &Path) -> bool {
     let path = path.strip_prefix("data").unwrap_or(path);
-    path == Path::new("lock") || path.starts_with("tmp")
+    let names = ["lock", "salt", "salt.new"];
+    names.iter().any(|name| path == Path::new(name)) || path.starts_with("tmp")
 }
 
 pub(super) fn open(config: Config, disk: Arc<dyn Disk>) -> (Engine, Vec<Ingest>) {
@@ -70,6 +71,7 @@ pub(super) fn send(ingest: &mut Ingest, first: usize, events: usize) -> bool {
         source: Source::Import,
         tenant: Tenant::Open,
         correct_clock: false,
+        sender: None,
     };
     let mut room = loop {
         match ingest.reserve(record_bound(body.len())) {

@@ -51,8 +51,13 @@ pub fn send_at(ingest: &mut Ingest, received_at: i64, first: usize, events: usiz
 
 /// Sends `body`, which holds `events` events.
 pub fn send_body(ingest: &mut Ingest, received_at: i64, body: &str, events: usize) {
-    let request =
-        Request { received_at, source: Source::Import, tenant: Tenant::Open, correct_clock: false };
+    let request = Request {
+        received_at,
+        source: Source::Import,
+        tenant: Tenant::Open,
+        correct_clock: false,
+        sender: None,
+    };
     let mut room = loop {
         match ingest.reserve(record_bound(body.len())) {
             Ok(room) => break room,

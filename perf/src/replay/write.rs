@@ -74,6 +74,7 @@ fn shard_log(directory: &Directory, shard: u32, target: u64, seed: u64) -> Resul
             source: Source::Events,
             tenant: Tenant::Open,
             correct_clock: true,
+            sender: None,
         };
         let decoded = decoder
             .decode(&text, &request, &Limits::default(), Mode::Whole, &mut record)

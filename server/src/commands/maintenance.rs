@@ -45,12 +45,12 @@ fn work<T: DeserializeOwned>(
     here: impl FnOnce(&Engine) -> Result<T, ringlake_engine::Error>,
 ) -> Result<(T, Duration)> {
     if let Some(url) = &arguments.url {
-        return ask(url, path);
+        return ask(url, arguments, path);
     }
     let config = Config::for_command(&arguments.place, None)?;
     must_exist(&config)?;
     if let Some(url) = server_of(&config) {
-        return ask(&url, path);
+        return ask(&url, arguments, path);
     }
     // The way in stays open although nothing comes: a shard without one has ended.
     let (engine, _ingests, config) = open(config)?;
@@ -68,8 +68,12 @@ fn server_of(config: &Config) -> Option<String> {
     Some(format!("http://{address}"))
 }
 
-fn ask<T: DeserializeOwned>(url: &str, path: &str) -> Result<(T, Duration)> {
-    let mut client = Client::new(url)?;
+fn ask<T: DeserializeOwned>(
+    url: &str,
+    arguments: &Maintenance,
+    path: &str,
+) -> Result<(T, Duration)> {
+    let mut client = Client::new(url, arguments.key.get())?;
     let outgoing = Outgoing {
         path: path.into(),
         content_type: Some("application/json"),

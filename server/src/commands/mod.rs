@@ -13,6 +13,7 @@ use crate::logging;
 mod demo;
 mod generate;
 mod import;
+mod keys;
 mod maintenance;
 mod query;
 mod serve;
@@ -42,6 +43,10 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Verify(arguments) => {
             quietly()?;
             verify::run(&arguments)
+        }
+        Command::Keys(arguments) => {
+            quietly()?;
+            keys::run(&arguments.action)
         }
         Command::Compact(arguments) => {
             quietly()?;

@@ -70,7 +70,12 @@ fn local(arguments: &Query, format: QueryFormat, output: &mut Output) -> Result<
     let (engine, _ingests, config) = open(config)?;
     // What was replayed becomes visible with the next flush.
     engine.flush()?;
-    let request = QueryRequest { sql: arguments.sql.clone(), params: Vec::new(), timeout: None };
+    let request = QueryRequest {
+        sql: arguments.sql.clone(),
+        params: Vec::new(),
+        timeout: None,
+        tenant: None,
+    };
     let written = engine.query(request).map_err(anyhow::Error::from).and_then(|mut rows| {
         match encoded(format) {
             None => write_table(&mut rows, output),
@@ -105,12 +110,13 @@ async fn remote(
 ) -> Result<()> {
     let wanted = encoded(format);
     let outgoing = Outgoing {
+        method: None,
         path: "/v1/query".into(),
         body: serde_json::json!({ "sql": arguments.sql }).to_string().into(),
         content_type: Some("application/json"),
         accept: Some(wanted.unwrap_or(Format::Arrow).content_type()),
     };
-    let response = Client::new(url)?.send(&outgoing).await?;
+    let response = Client::new(url, arguments.key.get())?.send(&outgoing).await?;
     if !response.status().is_success() {
         bail!(client::refusal(response).await);
     }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ringlake_engine::{Engine, Ingest};
+use ringlake_keys::{Keys, Limits};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{LogFormat, Serve};
 use crate::config::Config;
 use crate::http::accept::{self, HANDOVER_MAX, Target};
-use crate::http::{App, serving_loop};
+use crate::http::{App, keys, serving_loop};
 use crate::{EXIT_FAILED, EXIT_FINE, logging};
 
 /// Threads for work that blocks: queries being planned and encoded, rolls, scrapes.
@@ -47,7 +48,11 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
     for (key, origin) in config.set_keys() {
         tracing::debug!(key, %origin, "configured");
     }
-    let address = accept::parse_listen(&config.listen)?;
+    let data = config.engine.data.display().to_string();
+    // Before anything else: whether there are keys decides who may connect.
+    let keys = Keys::open(&config.engine.data)
+        .with_context(|| format!("cannot read the keys in {data}"))?;
+    let address = accept::parse_listen(&config.listen, keys.is_open_mode())?;
     let listener = accept::bind(address).with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr().context("cannot read the address that was bound")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -55,7 +60,6 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .context("cannot start the control runtime")?;
-    let data = config.engine.data.display().to_string();
     let (engine, ingests) = Engine::open(config.engine.clone())
         .with_context(|| format!("cannot open the data directory {data}"))?;
     // A full disk must not keep the server from starting: queries need none.
@@ -64,14 +68,17 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
         tracing::warn!(error, "other processes cannot be told where this server listens");
     }
 
-    let (app, targets, loops) = start_loops(engine, ingests, config, &runtime)?;
+    let (app, targets, loops) = start_loops(engine, ingests, config, keys, &runtime)?;
     let code = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let mut signals = Signals::new().context("cannot listen for signals")?;
-        greet(address, app.config.log_format);
-        let accepting =
-            accept::run(listener, targets, app.config.http.connections_max, app.stopping.clone());
-        let accepting = tokio::spawn(accepting);
+        greet(address, &app);
+        tokio::spawn(keys::follow(Arc::clone(&app)));
+        let accepting = Arc::clone(&app);
+        let accepting = tokio::spawn(async move {
+            let (http, stopping) = (&accepting.config.http, accepting.stopping.clone());
+            accept::run(listener, targets, http, &accepting.turned_away, stopping).await;
+        });
         signals.next().await;
         let asked = Instant::now();
         tracing::info!("stopping; a second signal stops at once");
@@ -97,13 +104,22 @@ fn start_loops(
     engine: Engine,
     ingests: Vec<Ingest>,
     config: Config,
+    keys: Keys,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<Started> {
     let app = Arc::new(App {
         engine,
+        limits: Limits {
+            window: config.quotas.window,
+            key: config.quotas.key,
+            tenant: config.quotas.tenant,
+            began: Instant::now(),
+        },
         config,
+        keys: Arc::new(keys),
         loops: ingests.iter().map(|_| Arc::default()).collect(),
         queries: Default::default(),
+        turned_away: Default::default(),
         control: runtime.handle().clone(),
         stopping: CancellationToken::new(),
         started: Instant::now(),
@@ -151,18 +167,21 @@ fn stop(app: &App, loops: Vec<JoinHandle<()>>, asked: Instant) -> Result<u8> {
 }
 
 /// Tells whoever started the server where it is and how to talk to it.
-fn greet(address: SocketAddr, format: LogFormat) {
-    const MODE: &str = "open mode: no keys exist, loopback only";
-    if format == LogFormat::Json {
-        tracing::info!(mode = MODE, "listening on http://{address}");
+fn greet(address: SocketAddr, app: &App) {
+    let (mode, header) = match app.keys.is_open_mode() {
+        true => ("open mode: no keys exist, loopback only", ""),
+        false => ("requests need a key", "-H 'Authorization: Bearer KEY' "),
+    };
+    if app.config.log_format == LogFormat::Json {
+        tracing::info!(mode, "listening on http://{address}");
         return;
     }
     let version = env!("CARGO_PKG_VERSION");
     // Standard error may be closed; the server works without it.
     let _ = writeln!(
         std::io::stderr(),
-        "ringlake {version} listening on http://{address} ({MODE})\n\
-         try: curl -d '{{\"event\":\"hello\"}}' http://{address}/v1/events",
+        "ringlake {version} listening on http://{address} ({mode})\n\
+         try: curl {header}-d '{{\"event\":\"hello\"}}' http://{address}/v1/events",
     );
 }
 

@@ -20,6 +20,8 @@ pub enum Kind {
     Text,
     /// An array of strings; commas separate them in the environment.
     List,
+    /// `true` or `false`.
+    Flag,
     /// A whole number.
     Count {
         /// The smallest legal value.
@@ -68,12 +70,27 @@ pub const KEYS: &[Key] = &[
     number("ring_bytes", 64 * KIB, GIB, "bytes", "capacity of each ring, a power of two"),
     number("shutdown_timeout_ms", 100, DAY_MS, "ms", "time for an orderly stop"),
     number("http.connections_max", 1, 1_000_000, "connections", "open connections; more wait"),
+    number(
+        "http.connections_per_address_max",
+        1,
+        1_000_000,
+        "connections",
+        "open connections of one address; more are closed",
+    ),
     number("http.head_max_bytes", KIB, MIB, "bytes", "size of a request's head"),
     number("http.body_max_bytes", KIB, GIB, "bytes", "size of an ingest body, decompressed"),
     number("http.bodies_max_bytes", MIB, 64 * GIB, "bytes", "size of all bodies being read"),
     number("http.event_max_bytes", 256, 64 * MIB, "bytes", "size of one event"),
     number("http.events_max", 1, 1_000_000, "events", "events in one request"),
     number("http.body_timeout_ms", 10, DAY_MS, "ms", "time for a body to arrive"),
+    number("http.head_timeout_ms", 10, DAY_MS, "ms", "time for a request's head to arrive"),
+    number(
+        "http.body_rate_min_bytes",
+        0,
+        MIB,
+        "bytes a second",
+        "average rate below which a body is given up after 5 s; 0 is any",
+    ),
     number("http.idle_timeout_ms", 10, DAY_MS, "ms", "time that a connection may stand still"),
     Key {
         name: "http.cors_origins",
@@ -81,6 +98,47 @@ pub const KEYS: &[Key] = &[
         unit: "origins",
         meaning: "origins that may send events from a browser; * is any",
     },
+    Key {
+        name: "http.trusted_proxies",
+        kind: Kind::List,
+        unit: "addresses or networks",
+        meaning: "proxies whose X-Forwarded-For or Forwarded is believed",
+    },
+    Key {
+        name: "privacy.store_ip",
+        kind: Kind::Flag,
+        unit: "true or false",
+        meaning: "whether clients' addresses are stored in the column ip",
+    },
+    Key {
+        name: "privacy.honour_dnt",
+        kind: Kind::Flag,
+        unit: "true or false",
+        meaning: "whether DNT and Sec-GPC keep events free of visitor id and address",
+    },
+    number("limits.window_ms", 100, DAY_MS, "ms", "window that the other limits count over"),
+    number(
+        "limits.key_requests",
+        0,
+        1 << 39,
+        "requests",
+        "requests of one key in a window; 0 is any",
+    ),
+    number("limits.key_events", 0, 1 << 39, "events", "events of one key in a window; 0 is any"),
+    number(
+        "limits.tenant_requests",
+        0,
+        1 << 39,
+        "requests",
+        "requests of all keys of a tenant in a window; 0 is any",
+    ),
+    number(
+        "limits.tenant_events",
+        0,
+        1 << 39,
+        "events",
+        "events of all keys of a tenant in a window; 0 is any",
+    ),
     number("dedup.ids", 0, 1_000_000_000, "ids", "message ids that are known; 0 looks at none"),
     number("dedup.window_ms", 1_000, 90 * DAY_MS, "ms", "time for which a message id is known"),
     number("log.segment_bytes", MIB, 16 * GIB, "bytes", "size at which a log segment is closed"),
@@ -137,7 +195,7 @@ pub fn help() -> String {
          variable of http.events_max is RINGLAKE_HTTP_EVENTS_MAX, and so on.\n",
     );
     for key in KEYS {
-        text.push_str(&format!("  {:<24} {} [{}]\n", key.name, key.meaning, key.unit));
+        text.push_str(&format!("  {:<32} {} [{}]\n", key.name, key.meaning, key.unit));
     }
     text
 }

@@ -3,7 +3,7 @@
 use ringlake_engine::Config as EngineConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{HttpConfig, millis, set, size};
+use super::{HttpConfig, Quotas, millis, set, size};
 use crate::UsageError;
 use crate::cli::{Ack, LogFormat};
 
@@ -20,6 +20,8 @@ pub(super) struct Raw {
     pub ring_bytes: Option<u64>,
     pub shutdown_timeout_ms: Option<u64>,
     pub http: Http,
+    pub privacy: Privacy,
+    pub limits: Limits,
     pub dedup: Dedup,
     pub log: Log,
     pub disk: Disk,
@@ -33,14 +35,35 @@ pub(super) struct Raw {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Http {
     pub connections_max: Option<u64>,
+    pub connections_per_address_max: Option<u64>,
     pub head_max_bytes: Option<u64>,
     pub body_max_bytes: Option<u64>,
     pub bodies_max_bytes: Option<u64>,
     pub event_max_bytes: Option<u64>,
     pub events_max: Option<u64>,
     pub body_timeout_ms: Option<u64>,
+    pub head_timeout_ms: Option<u64>,
+    pub body_rate_min_bytes: Option<u64>,
     pub idle_timeout_ms: Option<u64>,
     pub cors_origins: Option<Vec<String>>,
+    pub trusted_proxies: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Privacy {
+    pub store_ip: Option<bool>,
+    pub honour_dnt: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    pub window_ms: Option<u64>,
+    pub key_requests: Option<u64>,
+    pub key_events: Option<u64>,
+    pub tenant_requests: Option<u64>,
+    pub tenant_events: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -140,21 +163,50 @@ pub(super) fn fill_engine(raw: &Raw, engine: &mut EngineConfig) -> Result<(), Us
     Ok(())
 }
 
+/// Puts the section `limits` into `quotas`.
+pub(super) fn fill_quotas(raw: &Raw, quotas: &mut Quotas) -> Result<(), UsageError> {
+    let raw = &raw.limits;
+    set(&mut quotas.window, millis(raw.window_ms, "limits.window_ms")?);
+    for (target, value, name) in [
+        (&mut quotas.key.requests, raw.key_requests, "limits.key_requests"),
+        (&mut quotas.key.events, raw.key_events, "limits.key_events"),
+        (&mut quotas.tenant.requests, raw.tenant_requests, "limits.tenant_requests"),
+        (&mut quotas.tenant.events, raw.tenant_events, "limits.tenant_events"),
+    ] {
+        set(target, super::count(value, name)?);
+    }
+    Ok(())
+}
+
 /// Puts the section `http` into `http`.
 pub(super) fn fill_http(raw: &Raw, http: &mut HttpConfig) -> Result<(), UsageError> {
     let raw = &raw.http;
     set(&mut http.connections_max, size(raw.connections_max, "http.connections_max")?);
+    set(
+        &mut http.connections_per_address_max,
+        size(raw.connections_per_address_max, "http.connections_per_address_max")?,
+    );
     set(&mut http.head_max_bytes, size(raw.head_max_bytes, "http.head_max_bytes")?);
     set(&mut http.body_max_bytes, size(raw.body_max_bytes, "http.body_max_bytes")?);
     set(&mut http.bodies_max_bytes, size(raw.bodies_max_bytes, "http.bodies_max_bytes")?);
     set(&mut http.limits.event_max_bytes, size(raw.event_max_bytes, "http.event_max_bytes")?);
     set(&mut http.limits.events_max, size(raw.events_max, "http.events_max")?);
     set(&mut http.body_timeout, millis(raw.body_timeout_ms, "http.body_timeout_ms")?);
+    set(&mut http.head_timeout, millis(raw.head_timeout_ms, "http.head_timeout_ms")?);
+    let rate = super::count(raw.body_rate_min_bytes, "http.body_rate_min_bytes")?;
+    set(&mut http.body_rate_min_bytes, rate);
     set(&mut http.idle_timeout, millis(raw.idle_timeout_ms, "http.idle_timeout_ms")?);
+    for text in raw.trusted_proxies.iter().flatten() {
+        let network = text.parse().map_err(|()| {
+            UsageError(format!(
+                "http.trusted_proxies holds `{text}`; a proxy looks like 10.0.0.1 or 10.0.0.0/8"
+            ))
+        })?;
+        http.trusted_proxies.push(network);
+    }
     set(&mut http.cors_origins, raw.cors_origins.clone());
     for origin in &http.cors_origins {
-        let bare = origin.split_once("://").is_some_and(|(_, host)| !host.contains('/'));
-        if origin != "*" && !bare {
+        if !ringlake_keys::is_origin(origin) {
             return Err(UsageError(format!(
                 "http.cors_origins holds `{origin}`; an origin is `*` or looks like https://host"
             )));

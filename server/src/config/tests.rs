@@ -67,6 +67,7 @@ fn an_unknown_variable_is_an_error_that_names_it() {
 fn variables_of_others_are_left_alone() {
     let variables = [
         ("RINGLAKE_LOG", "debug"),
+        ("RINGLAKE_KEY", "rl_a"),
         ("RINGLAKE_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
         ("RINGLAKE_SERVICE_HOST", "10.0.0.1"),
         ("PATH", "/bin"),

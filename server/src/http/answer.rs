@@ -10,12 +10,13 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
-use hyper::StatusCode;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{HeaderMap, StatusCode};
 use ringlake_engine::accounting::Refusal;
 use ringlake_engine::query::QueryError;
 use ringlake_engine::{Error, IngestError};
 use ringlake_event::{DecodeError, ErrorKind, Rejection};
+use ringlake_keys::limits::{Exceeded, Standing};
 use serde_json::{Map, Value, json};
 
 use super::connection::Streaming;
@@ -72,6 +73,9 @@ pub enum Problem {
     /// The body did not arrive in time.
     #[error("the body did not arrive within {} s", .0.as_secs_f64())]
     BodyTimeout(Duration),
+    /// The body came too slowly.
+    #[error("the body came at less than {0} bytes a second")]
+    BodyTooSlow(u64),
     /// The body ended early or its framing is broken.
     #[error("the body is incomplete: {0}")]
     BodyBroken(String),
@@ -100,7 +104,30 @@ pub enum Problem {
     /// There is no such route.
     #[error("there is no {0} here")]
     NotFound(String),
-    /// A browser on a foreign page, or a host name that is not ours.
+    /// No key, or one that is not known.
+    #[error("{0}; send it as `Authorization: Bearer KEY`")]
+    Unauthorized(&'static str),
+    /// So many wrong keys came from one address that no other is looked at for this time.
+    #[error("too many wrong keys came from this address; try again later")]
+    WrongKeys(Duration),
+    /// A key or its tenant has used up a quota.
+    #[error(
+        "{} {} in {} s are allowed{}",
+        .exceeded.standing.limit,
+        .exceeded.of,
+        .exceeded.window.as_secs_f64(),
+        if .exceeded.retry_after.is_some() { "; try again later" } else { ", and this is more" }
+    )]
+    Limited {
+        /// The quota.
+        exceeded: Exceeded,
+        /// Events of the request, as far as they are known.
+        events: usize,
+    },
+    /// Too many keys wait to be verified.
+    #[error("too many keys are being verified; try again")]
+    KeysBusy,
+    /// A key, a browser on a foreign page or a host name that may not do this.
     #[error("{0}")]
     Forbidden(String),
     /// The ring of this loop has no room at the moment.
@@ -159,6 +186,7 @@ impl Problem {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown_media_type", None)
             }
             Self::BadEncoding { .. } => (StatusCode::BAD_REQUEST, "bad_encoding", None),
+            Self::BodyTooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "body_too_slow", None),
             Self::BodyTimeout(_) => (StatusCode::REQUEST_TIMEOUT, "body_timeout", None),
             Self::BodyBroken(_) => (StatusCode::BAD_REQUEST, "incomplete_body", None),
             Self::BadParameter { .. } => (StatusCode::BAD_REQUEST, "bad_parameter", None),
@@ -167,6 +195,15 @@ impl Problem {
             Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", None),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found", None),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", None),
+            Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "unauthorized", None),
+            Self::WrongKeys(wait) => {
+                (StatusCode::TOO_MANY_REQUESTS, "too_many_wrong_keys", Some(seconds(*wait)))
+            }
+            Self::Limited { exceeded, .. } => match exceeded.retry_after {
+                Some(wait) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", Some(seconds(wait))),
+                None => (StatusCode::PAYLOAD_TOO_LARGE, "quota_too_small", None),
+            },
+            Self::KeysBusy => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(1)),
             Self::RingFull => (StatusCode::TOO_MANY_REQUESTS, "ring_full", Some(1)),
             Self::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(1)),
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", Some(1)),
@@ -191,12 +228,15 @@ impl Problem {
 
     /// Under which reason the events of such a request are counted.
     pub fn refusal(&self) -> Refusal {
-        if let Self::NoRoom { refusal, .. } = self {
-            return *refusal;
+        match self {
+            Self::NoRoom { refusal, .. } => return *refusal,
+            Self::WrongKeys(_) => return Refusal::Forbidden,
+            Self::Limited { .. } => return Refusal::RateLimited,
+            _ => {}
         }
         match self.verdict().status {
             StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge,
-            StatusCode::FORBIDDEN => Refusal::Forbidden,
+            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Refusal::Forbidden,
             StatusCode::TOO_MANY_REQUESTS => Refusal::RingFull,
             StatusCode::SERVICE_UNAVAILABLE => Refusal::NotReady,
             _ => Refusal::Invalid,
@@ -258,8 +298,15 @@ impl Problem {
         if let Some(seconds) = verdict.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Self::Method(allowed) = self {
-            headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        match self {
+            Self::Method(allowed) => {
+                headers.insert(ALLOW, HeaderValue::from_static(allowed));
+            }
+            Self::Unauthorized(_) => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::Limited { exceeded, .. } => show_quota(headers, exceeded.standing),
+            _ => {}
         }
         response
     }
@@ -274,6 +321,19 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         self.response(self.json(), Body::from)
     }
+}
+
+/// Tells how a quota stands.
+pub fn show_quota(headers: &mut HeaderMap, standing: Standing) {
+    let Standing { limit, remaining, reset } = standing;
+    headers.insert("ratelimit-limit", limit.into());
+    headers.insert("ratelimit-remaining", remaining.into());
+    headers.insert("ratelimit-reset", seconds(reset).into());
+}
+
+/// A time in whole seconds, rounded up, at least one.
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX).max(1)
 }
 
 fn event_status(kind: ErrorKind) -> StatusCode {

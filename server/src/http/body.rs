@@ -1,13 +1,17 @@
 //! Reading request bodies: bounded in size, in time, and over all requests together.
 //!
 //! **Guarantees.** A body above the limit is refused as soon as that is known: by its
-//! `Content-Length` before a byte of it is read, else at the first byte too many. What all requests
-//! of a loop hold together stays below the loop's [`Budget`].
+//! `Content-Length` before a byte of it is read, else at the first byte too many. One that comes
+//! more slowly than [`Pace`] allows is given up. What all requests of a loop hold together stays
+//! below the loop's [`Budget`].
 //!
 //! **Memory.** A body that arrives in one piece is used where it lies. One that comes in several is
-//! gathered in a buffer that grows by doubling and is charged to the budget as it grows.
+//! gathered in a buffer that grows by doubling. What has arrived is charged to the budget, in steps
+//! of [`CHARGE_BYTES`]: a length that is only announced costs its sender nothing, and takes address
+//! space but no memory.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,11 +23,19 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, EXPECT};
 
 use super::answer::Problem;
+use crate::config::HttpConfig;
 
 /// A body whose length is announced is given this much room at most before it has arrived.
 const TRUSTED_BYTES: usize = 1 << 20;
 /// The first buffer of a body of unknown length.
 const FIRST_BYTES: usize = 64 << 10;
+/// The budget is charged in multiples of a page: that is what memory is used in.
+const CHARGE_BYTES: usize = 4 << 10;
+/// A body that is slower than it may be is given up after this time at the earliest: losing a few
+/// packets takes seconds.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often a slow body is looked at after that.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After an early answer this much is still read, so that the client gets to see the answer …
 pub const DRAIN_BYTES: usize = 16 << 20;
 /// … but not for longer than this.
@@ -55,14 +67,16 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Takes `bytes` more.
+    /// Takes what is missing to `bytes` in all.
     ///
     /// # Errors
-    /// [`Problem::Crowded`] when the budget does not have them.
-    pub fn add(&mut self, bytes: usize) -> Result<(), Problem> {
-        let left = self.budget.0.get().checked_sub(bytes).ok_or(Problem::Crowded)?;
+    /// [`Problem::Crowded`] when the budget does not have it.
+    fn cover(&mut self, bytes: usize) -> Result<(), Problem> {
+        let wanted = bytes.next_multiple_of(CHARGE_BYTES);
+        let more = wanted.saturating_sub(self.bytes);
+        let left = self.budget.0.get().checked_sub(more).ok_or(Problem::Crowded)?;
         self.budget.0.set(left);
-        self.bytes += bytes;
+        self.bytes += more;
         Ok(())
     }
 }
@@ -70,6 +84,53 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.budget.0.set(self.budget.0.get() + self.bytes);
+    }
+}
+
+/// How fast a body has to come.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// All of it has to have come after this time.
+    timeout: Duration,
+    /// Nothing is given up for being slow before this time.
+    grace: Duration,
+    /// Average bytes a second after that; 0 is any.
+    rate_min_bytes: u64,
+}
+
+impl Pace {
+    /// What the configuration says.
+    pub fn of(config: &HttpConfig) -> Self {
+        Self {
+            timeout: config.body_timeout,
+            grace: GRACE,
+            rate_min_bytes: config.body_rate_min_bytes,
+        }
+    }
+
+    /// Waits for `reading`, which counts in `arrived`.
+    async fn keep(
+        self,
+        reading: impl Future<Output = Result<(), Problem>>,
+        arrived: &Cell<usize>,
+    ) -> Result<(), Problem> {
+        let mut reading = pin!(reading);
+        let began = tokio::time::Instant::now();
+        let mut look = self.grace;
+        loop {
+            let until = look.min(self.timeout);
+            if let Ok(outcome) = tokio::time::timeout_at(began + until, reading.as_mut()).await {
+                return outcome;
+            }
+            if until >= self.timeout {
+                return Err(Problem::BodyTimeout(self.timeout));
+            }
+            let millis = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+            if (arrived.get() as u64) < self.rate_min_bytes.saturating_mul(millis) / 1_000 {
+                return Err(Problem::BodyTooSlow(self.rate_min_bytes));
+            }
+            look += LOOK_EVERY;
+        }
     }
 }
 
@@ -91,26 +152,30 @@ fn announced(headers: &HeaderMap) -> Option<usize> {
 /// Reads the whole of `body`.
 ///
 /// # Errors
-/// [`Problem::BodyTooLarge`] above `limit`, [`Problem::BodyTimeout`], [`Problem::BodyBroken`] and
-/// [`Problem::Crowded`]; the rest of the body is unread then.
+/// [`Problem::BodyTooLarge`] above `limit`, [`Problem::BodyTimeout`] and [`Problem::BodyTooSlow`] by
+/// `pace`, [`Problem::BodyBroken`] and [`Problem::Crowded`]; the rest of the body is unread then.
 pub async fn collect(
     body: &mut Incoming,
     limit: usize,
-    timeout: Duration,
+    pace: Pace,
     charge: &mut Charge,
 ) -> Result<Bytes, Problem> {
-    let mut gathered = Gathered { first: Bytes::new(), all: Vec::new() };
+    let mut gathered = Gathered::default();
+    let arrived = Cell::new(0);
     // Most bodies have arrived with their head: no timer is needed for them.
-    let outcome = match gathered.read(body, limit, charge).now_or_never() {
-        Some(outcome) => outcome,
-        None => tokio::time::timeout(timeout, gathered.read(body, limit, charge))
-            .await
-            .unwrap_or(Err(Problem::BodyTimeout(timeout))),
-    };
-    outcome.map(|()| gathered.into_bytes())
+    match gathered.read(body, limit, charge, &arrived).now_or_never() {
+        Some(outcome) => outcome?,
+        None => {
+            // What lies in the connection's buffer is memory too, now that it has to wait.
+            charge.cover(gathered.len())?;
+            pace.keep(gathered.read(body, limit, charge, &arrived), &arrived).await?;
+        }
+    }
+    Ok(gathered.into_bytes())
 }
 
 /// What has arrived of a body; survives a reader that is dropped half-way.
+#[derive(Default)]
 struct Gathered {
     /// The only piece so far, …
     first: Bytes,
@@ -124,6 +189,7 @@ impl Gathered {
         body: &mut Incoming,
         limit: usize,
         charge: &mut Charge,
+        arrived: &Cell<usize>,
     ) -> Result<(), Problem> {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| Problem::BodyBroken(reason(&error)))?;
@@ -134,6 +200,7 @@ impl Gathered {
             }
             let expected = body.size_hint().exact().and_then(|rest| usize::try_from(rest).ok());
             self.add(piece, expected.unwrap_or(0), limit, charge)?;
+            arrived.set(self.len());
         }
         Ok(())
     }
@@ -154,11 +221,11 @@ impl Gathered {
             return Ok(());
         }
         let needed = self.len() + piece.len();
+        charge.cover(needed)?;
         if needed > self.all.capacity() {
             let trusted = (needed + expected).min(TRUSTED_BYTES);
             let room = needed.max(trusted).max(2 * self.all.capacity()).max(FIRST_BYTES);
             let room = room.min(limit.max(needed));
-            charge.add(room - self.all.capacity())?;
             self.all.reserve_exact(room - self.all.len());
         }
         self.all.extend_from_slice(&std::mem::take(&mut self.first));
@@ -216,7 +283,7 @@ mod tests {
 
     fn gather(pieces: &[&'static [u8]], budget: &Budget) -> Result<(Bytes, usize), Problem> {
         let mut charge = budget.charge();
-        let mut gathered = Gathered { first: Bytes::new(), all: Vec::new() };
+        let mut gathered = Gathered::default();
         for piece in pieces {
             gathered.add(Bytes::from_static(piece), 0, LIMIT, &mut charge)?;
         }
@@ -236,15 +303,42 @@ mod tests {
         let budget = Budget::new(LIMIT);
         let (bytes, charged) = gather(&[b"{\"a\"", b":", b"1}"], &budget).unwrap();
         assert_eq!(&bytes[..], b"{\"a\":1}");
-        assert_eq!(charged, FIRST_BYTES);
+        assert_eq!(charged, CHARGE_BYTES);
         assert_eq!(budget.0.get(), LIMIT, "what was charged comes back");
     }
 
     #[test]
     fn a_budget_that_is_used_up_refuses() {
-        let budget = Budget::new(FIRST_BYTES - 1);
+        let budget = Budget::new(CHARGE_BYTES - 1);
         assert!(matches!(gather(&[b"a", b"b"], &budget), Err(Problem::Crowded)));
-        assert_eq!(budget.0.get(), FIRST_BYTES - 1);
+        assert_eq!(budget.0.get(), CHARGE_BYTES - 1);
+    }
+
+    /// A body of which so many bytes come every 10 ms, for half a second.
+    fn arriving(bytes_each: usize, pace: Pace) -> Result<(), Problem> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let arrived = Cell::new(0);
+            let reading = async {
+                for _ in 0..50 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    arrived.set(arrived.get() + bytes_each);
+                }
+                Ok(())
+            };
+            pace.keep(reading, &arrived).await
+        })
+    }
+
+    #[test]
+    fn a_body_that_drips_is_given_up_and_a_steady_one_is_not() {
+        let grace = Duration::from_millis(100);
+        let pace = Pace { timeout: Duration::from_secs(30), grace, rate_min_bytes: 1_000 };
+        assert!(matches!(arriving(1, pace), Err(Problem::BodyTooSlow(1_000))));
+        assert!(arriving(1_000_000, pace).is_ok());
+        assert!(arriving(0, Pace { rate_min_bytes: 0, ..pace }).is_ok());
+        let hurried = Pace { timeout: Duration::from_millis(50), ..pace };
+        assert!(matches!(arriving(1_000_000, hurried), Err(Problem::BodyTimeout(_))));
     }
 
     #[test]

@@ -9,6 +9,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -19,6 +21,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::answer::ReplyBody;
@@ -28,10 +31,21 @@ use super::answer::ReplyBody;
 enum Phase {
     /// Waiting for a request, or for the client to read a whole answer, since a tick.
     Client(u32),
+    /// In the middle of a request's head since a tick, which more bytes do not change.
+    Head(u32),
     /// Working on a request; its own limits apply.
     Us,
     /// In the middle of an answer, waiting for the client to read on, since a tick.
     Reader(u32),
+}
+
+/// For how many ticks a connection may stand still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Without a request, or without reading the answer.
+    pub idle: u32,
+    /// With a part of a head.
+    pub head: u32,
 }
 
 /// What a connection was told.
@@ -48,6 +62,8 @@ enum Order {
 /// The state of one connection.
 #[derive(Debug)]
 pub struct Connection {
+    /// Who is at the other end.
+    pub peer: IpAddr,
     phase: Cell<Phase>,
     order: Cell<Order>,
     clock: Rc<Cell<u32>>,
@@ -55,10 +71,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that has just been accepted; `clock` counts the ticks of its loop.
-    pub fn new(clock: Rc<Cell<u32>>) -> Self {
+    /// A connection from `peer` that has just been accepted; `clock` counts the ticks of its loop.
+    pub fn new(peer: IpAddr, clock: Rc<Cell<u32>>) -> Self {
         let phase = Cell::new(Phase::Client(clock.get()));
-        Self { phase, order: Cell::new(Order::Serve), clock, task: RefCell::default() }
+        Self { peer, phase, order: Cell::new(Order::Serve), clock, task: RefCell::default() }
     }
 
     /// A request has begun.
@@ -71,19 +87,26 @@ impl Connection {
         self.phase.set(Phase::Client(self.clock.get()));
     }
 
-    /// Whether the client has had its turn for at least `ticks`.
-    pub fn is_stuck(&self, ticks: u32) -> bool {
-        match self.phase.get() {
-            Phase::Client(since) | Phase::Reader(since) => {
-                self.clock.get().wrapping_sub(since) >= ticks
-            }
-            Phase::Us => false,
+    /// Bytes have come from the client.
+    fn heard(&self) {
+        if let Phase::Client(_) = self.phase.get() {
+            self.phase.set(Phase::Head(self.clock.get()));
         }
+    }
+
+    /// Whether the client has had its turn for longer than anybody has patience.
+    pub fn is_stuck(&self, patience: Patience) -> bool {
+        let (since, ticks) = match self.phase.get() {
+            Phase::Client(since) | Phase::Reader(since) => (since, patience.idle),
+            Phase::Head(since) => (since, patience.head),
+            Phase::Us => return false,
+        };
+        self.clock.get().wrapping_sub(since) >= ticks
     }
 
     /// Whether no request is being answered.
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase.get(), Phase::Client(_))
+        matches!(self.phase.get(), Phase::Client(_) | Phase::Head(_))
     }
 
     /// Lets the connection answer what has begun and closes it then.
@@ -109,6 +132,7 @@ impl Connection {
         S: HttpService<Incoming, ResBody = ReplyBody>,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let stream = Listening { stream, connection: Rc::clone(self) };
         let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut finishing = false;
         poll_fn(|context| {
@@ -138,6 +162,57 @@ impl Connection {
             Some(waker) => waker.clone_from(context.waker()),
             None => *task = Some(context.waker().clone()),
         }
+    }
+}
+
+/// A stream that notes when the client says something.
+struct Listening {
+    stream: TcpStream,
+    connection: Rc<Connection>,
+}
+
+impl AsyncRead for Listening {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.connection.heard();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Listening {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -189,25 +264,49 @@ impl hyper::body::Body for Streaming {
 mod tests {
     use super::*;
 
+    fn idle(ticks: u32) -> Patience {
+        Patience { idle: ticks, head: u32::MAX }
+    }
+
+    #[test]
+    fn a_head_has_its_own_time_however_many_bytes_come() {
+        let clock = Rc::new(Cell::new(0));
+        let connection = Connection::new(HERE, Rc::clone(&clock));
+        let patience = Patience { idle: 60, head: 3 };
+        clock.set(50);
+        assert!(!connection.is_stuck(patience));
+        for tick in 51..54 {
+            connection.heard();
+            assert!(!connection.is_stuck(patience) && connection.is_idle());
+            clock.set(tick);
+        }
+        assert!(connection.is_stuck(patience));
+        connection.working();
+        connection.heard();
+        assert!(!connection.is_stuck(patience));
+    }
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     #[test]
     fn only_a_client_that_stands_still_is_stuck() {
         let clock = Rc::new(Cell::new(7));
-        let connection = Connection::new(Rc::clone(&clock));
-        assert!(!connection.is_stuck(1));
+        let connection = Connection::new(HERE, Rc::clone(&clock));
+        assert!(!connection.is_stuck(idle(1)));
         clock.set(8);
-        assert!(connection.is_stuck(1) && !connection.is_stuck(2));
+        assert!(connection.is_stuck(idle(1)) && !connection.is_stuck(idle(2)));
         connection.working();
         clock.set(100);
-        assert!(!connection.is_stuck(1) && !connection.is_idle());
+        assert!(!connection.is_stuck(idle(1)) && !connection.is_idle());
         connection.waiting();
-        assert!(!connection.is_stuck(1) && connection.is_idle());
+        assert!(!connection.is_stuck(idle(1)) && connection.is_idle());
     }
 
     #[test]
     fn the_clock_may_wrap() {
         let clock = Rc::new(Cell::new(u32::MAX));
-        let connection = Connection::new(Rc::clone(&clock));
+        let connection = Connection::new(HERE, Rc::clone(&clock));
         clock.set(2);
-        assert!(connection.is_stuck(3) && !connection.is_stuck(4));
+        assert!(connection.is_stuck(idle(3)) && !connection.is_stuck(idle(4)));
     }
 }

@@ -11,6 +11,7 @@
 //! **Failure.** What is refused before its body was read gets its answer at once; the body is then
 //! read and thrown away for a while, so that the answer is not lost with the connection.
 
+use std::net::IpAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Incoming;
@@ -19,12 +20,13 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use ringlake_engine::ack::{NotDurable, Ticket};
 use ringlake_event::{
-    Assembly, DecodeError, Decoded, Decoder, Mode, Rejection, Request as EventRequest, Source,
-    Tenant, record_bound,
+    Assembly, DecodeError, Decoded, Decoder, Mode, Rejection, Request as EventRequest, Sender,
+    Source, record_bound,
 };
 
+use super::access::Access;
 use super::answer::{self, Problem, Reply};
-use super::body;
+use super::body::{self, Pace};
 use super::cors;
 use super::encoding::{self, Coding};
 use super::patience::patiently;
@@ -48,6 +50,7 @@ impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
         let events = match &problem {
             Problem::Event(error) => error.events_seen,
+            Problem::Limited { events, .. } => *events,
             // Without its body a request was not received.
             Problem::BodyBroken(_) => 0,
             _ => 1,
@@ -57,48 +60,54 @@ impl From<Problem> for Refused {
 }
 
 /// Answers a request for [`PATH`].
-pub async fn answer(serving: &ServingLoop, request: Request<Incoming>) -> Reply {
+pub async fn answer(serving: &ServingLoop, peer: IpAddr, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
-    let origins = &serving.app.config.http.cors_origins;
+    let allows = |origin: &[u8]| serving.app.answers_origin(origin);
     let mut reply = match head.method {
-        Method::POST => events(serving, &head, body).await,
-        Method::OPTIONS => cors::preflight(&head.headers, METHODS, origins),
+        Method::POST => events(serving, peer, &head, body).await,
+        Method::OPTIONS => cors::preflight(&head.headers, METHODS, allows),
         _ => Problem::Method(METHODS).reply(),
     };
-    cors::permit(&head.headers, origins, &mut reply);
+    cors::permit(&head.headers, allows, &mut reply);
     reply
 }
 
-async fn events(serving: &ServingLoop, head: &Parts, mut body: Incoming) -> Reply {
+async fn events(serving: &ServingLoop, peer: IpAddr, head: &Parts, mut body: Incoming) -> Reply {
     let began = Instant::now();
-    let outcome = receive(serving, head, &mut body).await;
+    let outcome = receive(serving, peer, head, &mut body).await;
     serving.conclude(began, outcome, head, body)
 }
 
 async fn receive(
     serving: &ServingLoop,
+    peer: IpAddr,
     head: &Parts,
     body: &mut Incoming,
 ) -> Result<Reply, Refused> {
     let config = &serving.app.config.http;
     let limit = config.body_max_bytes;
     serving.check_open()?;
+    let access = serving.sender(peer, head, None).await?;
     let options = Options::parse(head.uri.query())?;
     check_type(head)?;
     let declared = encoding::of(&head.headers)?;
     body::check_length(&head.headers, limit)?;
 
+    let sender = serving.visitor(peer, &head.headers);
     let mut charge = serving.budget.charge();
-    let packed = body::collect(body, limit, config.body_timeout, &mut charge).await?;
-    let (decoded, ticket) = serving.patiently(|| serving.store(&packed, declared, options)).await?;
+    let packed = body::collect(body, limit, Pace::of(config), &mut charge).await?;
+    let attempt = || serving.store(&packed, declared, options, &access, sender);
+    let (decoded, ticket) = serving.patiently(attempt).await?;
     // Waiting for the disk needs none of it.
     drop((packed, charge));
     let duplicates = serving.acknowledge(ticket, decoded.accepted, options.ack).await?;
-    Ok(match (decoded.rejected.is_empty(), options.quiet) {
+    let mut reply = match (decoded.rejected.is_empty(), options.quiet) {
         (false, _) => answer::partly_accepted(decoded.accepted, duplicates, &decoded.rejected),
         (true, true) => answer::empty(StatusCode::NO_CONTENT),
         (true, false) => answer::accepted(decoded.accepted, duplicates),
-    })
+    };
+    access.show_quota(&mut reply);
+    Ok(reply)
 }
 
 impl ServingLoop {
@@ -119,20 +128,23 @@ impl ServingLoop {
         packed: &[u8],
         declared: Coding,
         options: Options,
+        access: &Access,
+        sender: Option<Sender<'_>>,
     ) -> Result<(Decoded, Option<Ticket>), Problem> {
         let config = &self.app.config.http;
         let request = EventRequest {
             received_at: now_micros(),
             source: Source::Events,
-            tenant: Tenant::Open,
+            tenant: access.tenant(),
             correct_clock: true,
+            sender,
         };
         let mut room = self.unpacked.borrow_mut();
         let text = match encoding::sniff(declared, packed) {
             Coding::Identity => packed,
             coding => room.unpack(coding, packed, config.body_max_bytes)?,
         };
-        self.commit(record_bound(text.len()), options.mode(), |decoder, out| {
+        self.commit(access, record_bound(text.len()), options.mode(), |decoder, out| {
             decoder.decode(text, &request, &config.limits, options.mode(), out)
         })
     }
@@ -148,13 +160,15 @@ impl ServingLoop {
         patiently(attempt, || self.ingest.borrow().is_half_free()).await
     }
 
-    /// Lets `decode` write a record of at most `bound` bytes into the ring, and hands it to the
-    /// shard. There is no ticket when no event was accepted.
+    /// Lets `decode` write a record of at most `bound` bytes into the ring, takes its events out of
+    /// the quotas of `access`, and hands it to the shard. There is no ticket when no event was
+    /// accepted.
     ///
     /// # Errors
-    /// What the ring or `decode` says.
+    /// What the ring or `decode` says, and [`Problem::Limited`].
     pub fn commit(
         &self,
+        access: &Access,
         bound: usize,
         mode: Mode,
         decode: impl FnOnce(&mut Decoder, &mut [u8]) -> Result<Decoded, DecodeError>,
@@ -163,6 +177,7 @@ impl ServingLoop {
         let mut room = ingest.reserve(bound)?;
         let decoded = decode(&mut self.decoder.borrow_mut(), &mut room)?;
         debug_assert!(mode == Mode::Partial || decoded.rejected.is_empty());
+        self.count_events(access, decoded.accepted)?;
         let tally = room.tally();
         tally.receive(decoded.accepted + decoded.rejected.len());
         for rejection in &decoded.rejected {
@@ -198,19 +213,22 @@ impl ServingLoop {
         }
     }
 
-    /// Hands the events of `assembly` to the shard and counts them and the `rejected` ones of the
-    /// same request. There is no ticket when no event was accepted.
+    /// Takes the events of `assembly` out of the quotas of `access`, hands them to the shard and
+    /// counts them and the `rejected` ones of the same request. There is no ticket when no event was
+    /// accepted.
     ///
     /// # Errors
-    /// What the ring says.
+    /// What the ring says, and [`Problem::Limited`].
     pub fn commit_assembly(
         &self,
+        access: &Access,
         assembly: &Assembly,
         request: &EventRequest<'_>,
         rejected: &[Rejection],
     ) -> Result<Option<Ticket>, Problem> {
         let mut ingest = self.ingest.borrow_mut();
         let mut room = ingest.reserve(assembly.record_len(request))?;
+        self.count_events(access, assembly.events())?;
         let tally = room.tally();
         tally.receive(assembly.events() + rejected.len());
         for rejection in rejected {
@@ -294,7 +312,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Takes one parameter; tells whether it is an option (or the key, which open mode ignores).
+    /// Takes one parameter; tells whether it is an option (or the key, which [`ServingLoop::sender`] reads).
     ///
     /// # Errors
     /// See [`Options::parse`].

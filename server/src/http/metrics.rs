@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use axum::extract::State;
@@ -59,6 +60,10 @@ impl Collector for Scrape {
         compaction(&mut writer, &status.compaction)?;
         let ready = matches!(self.0.engine.readiness(), Readiness::Ready);
         writer.gauge("ready", "1 when events are accepted durably", u64::from(ready))?;
+        // Relaxed: statistics.
+        let turned_away = self.0.turned_away.load(Ordering::Relaxed);
+        let help = "connections closed because their address had enough";
+        writer.counter("http_connections_turned_away", help, turned_away)?;
         writer.gauge("http_connections", "open connections", self.0.connections() as u64)
     }
 }
@@ -97,6 +102,22 @@ impl Scrape {
         }
         let help = "time from a request's head to its answer";
         writer.histograms("event_ingestion_latency", help, [(None, ingestion)])?;
+        let (mut auth, mut limits) = (Totals::default(), Totals::default());
+        let (mut hits, mut misses) = (0, 0);
+        for shared in &self.0.loops {
+            shared.auth.add_to(&mut auth);
+            shared.limit_checks.add_to(&mut limits);
+            // Relaxed: statistics.
+            hits += shared.key_hits.load(Ordering::Relaxed);
+            misses += shared.key_misses.load(Ordering::Relaxed);
+        }
+        let help = "time from the look at a request's key to the decision about it";
+        writer.histograms("auth_latency", help, [(None, auth)])?;
+        let help = "time of a look at the quotas of a key and its tenant";
+        writer.histograms("rate_limit_check_latency", help, [(None, limits)])?;
+        let lookups = [("hit", hits), ("miss", misses)];
+        let help = "looks into the cache of verified keys";
+        writer.counters("cache_lookups", help, "result", lookups)?;
         let operations = self.0.engine.operations();
         let of = |name, histogram: &Histogram| {
             let mut totals = Totals::default();

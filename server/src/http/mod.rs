@@ -1,8 +1,8 @@
 //! The server: connections, routes, answers.
 //!
 //! ```text
-//!  accept ──▶ serving loop (one per core) ──▶ ingest, pixel, SDKs ──▶ ring of the loop
-//!                                        └──▶ router: query, status, metrics, admin
+//!  accept ─▶ serving loop (one per core) ─▶ access ─▶ ingest, pixel, SDKs ─▶ ring of the loop
+//!                                                └──▶ router: query, status, metrics, admin
 //! ```
 //!
 //! **Roles.** The control thread accepts connections and listens for signals. A serving loop owns
@@ -12,24 +12,29 @@
 //! **Failure.** A panic while one request is handled ends its connection and nothing else.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use ringlake_engine::Engine;
 use ringlake_engine::metrics::Histogram;
+use ringlake_keys::{Keys, Limits};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
 pub mod accept;
+mod access;
 mod admin;
 mod answer;
 mod body;
 mod connection;
 mod cors;
 mod encoding;
+mod forwarded;
 mod guard;
 mod ingest;
+pub mod keys;
 mod metrics;
 mod patience;
 mod pixel;
@@ -39,6 +44,7 @@ mod sdk;
 pub mod serving_loop;
 mod status;
 
+pub use forwarded::Network;
 pub use ingest::now_micros;
 use serving_loop::LoopShared;
 
@@ -49,8 +55,14 @@ pub struct App {
     pub engine: Engine,
     /// The configuration.
     pub config: Config,
+    /// Who may do what.
+    pub keys: Arc<Keys>,
+    /// How much of it.
+    pub limits: Limits,
     /// What each loop shows of itself.
     pub loops: Vec<Arc<LoopShared>>,
+    /// Connections closed because their address had enough. Written by the acceptor.
+    pub turned_away: AtomicU64,
     /// Time from a query's head to its first rows.
     pub queries: Histogram,
     /// The control runtime, for its pool of threads that may block.

@@ -4,6 +4,7 @@
 //! the others become properties.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
-use ringlake_event::{Mode, Request as EventRequest, Source, Tenant, encode_pairs, pairs_bound};
+use ringlake_event::{Mode, Request as EventRequest, Source, encode_pairs, pairs_bound};
 
 use super::answer::{self, Problem, Reply};
 use super::cors;
@@ -31,22 +32,22 @@ pub const GIF: [u8; 43] = *b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\
     \x21\xf9\x04\x01\x00\x00\x00\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00\x3b";
 
 /// Answers a request for [`PATH`].
-pub async fn answer(serving: &ServingLoop, request: Request<Incoming>) -> Reply {
+pub async fn answer(serving: &ServingLoop, peer: IpAddr, request: Request<Incoming>) -> Reply {
     // A body makes no sense here; hyper discards a small one and closes after a large one.
     let (head, _) = request.into_parts();
-    let origins = &serving.app.config.http.cors_origins;
+    let allows = |origin: &[u8]| serving.app.answers_origin(origin);
     let mut reply = match head.method {
-        Method::GET | Method::HEAD => pixel(serving, &head).await,
-        Method::OPTIONS => cors::preflight(&head.headers, METHODS, origins),
+        Method::GET | Method::HEAD => pixel(serving, peer, &head).await,
+        Method::OPTIONS => cors::preflight(&head.headers, METHODS, allows),
         _ => Problem::Method(METHODS).reply(),
     };
-    cors::permit(&head.headers, origins, &mut reply);
+    cors::permit(&head.headers, allows, &mut reply);
     reply
 }
 
-async fn pixel(serving: &ServingLoop, head: &Parts) -> Reply {
+async fn pixel(serving: &ServingLoop, peer: IpAddr, head: &Parts) -> Reply {
     let began = Instant::now();
-    let outcome = receive(serving, head).await;
+    let outcome = receive(serving, peer, head).await;
     let mut reply = outcome.unwrap_or_else(|refused| serving.refuse(refused));
     // Browsers must ask every time, after a refusal too.
     reply.headers_mut().insert(CACHE_CONTROL, NO_STORE);
@@ -54,8 +55,9 @@ async fn pixel(serving: &ServingLoop, head: &Parts) -> Reply {
     reply
 }
 
-async fn receive(serving: &ServingLoop, head: &Parts) -> Result<Reply, Refused> {
+async fn receive(serving: &ServingLoop, peer: IpAddr, head: &Parts) -> Result<Reply, Refused> {
     serving.check_open()?;
+    let access = serving.sender(peer, head, None).await?;
     let query = head.uri.query().unwrap_or_default();
     let mut options = Options::default();
     let mut pairs = Vec::new();
@@ -68,22 +70,25 @@ async fn receive(serving: &ServingLoop, head: &Parts) -> Result<Reply, Refused> 
     let request = EventRequest {
         received_at: now_micros(),
         source: Source::Pixel,
-        tenant: Tenant::Open,
+        tenant: access.tenant(),
         correct_clock: true,
+        sender: serving.visitor(peer, &head.headers),
     };
     let limits = &serving.app.config.http.limits;
     let attempt = || {
-        serving.commit(pairs_bound(query.len()), Mode::Whole, |decoder, out| {
+        serving.commit(&access, pairs_bound(query.len()), Mode::Whole, |decoder, out| {
             encode_pairs(decoder, pairs.iter().cloned(), &request, limits, out)
         })
     };
     let (decoded, ticket) = serving.patiently(attempt).await?;
     serving.acknowledge(ticket, decoded.accepted, options.ack).await?;
-    Ok(if options.quiet {
+    let mut reply = if options.quiet {
         answer::empty(StatusCode::NO_CONTENT)
     } else {
         answer::whole(StatusCode::OK, IMAGE, Bytes::from_static(&GIF))
-    })
+    };
+    access.show_quota(&mut reply);
+    Ok(reply)
 }
 
 /// The parameters of a query string, decoded strictly: a lenient decoder would store what the

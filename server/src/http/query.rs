@@ -25,6 +25,7 @@ use ringlake_engine::query::{QueryError, QueryRequest, QueryStream};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::access::Access;
 use super::answer::{Problem, chain};
 use super::{App, body};
 
@@ -45,11 +46,16 @@ pub async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let began = Instant::now();
     let (head, body) = request.into_parts();
     let format = wanted_format(&head.headers)?;
-    let wanted = parse(&read(&app, body, &head.headers).await?)?;
+    let tenant = match head.extensions.get::<Access>() {
+        Some(access) => access.readable()?.map(str::to_owned),
+        None => return Err(Problem::Internal("nobody looked at the key")),
+    };
+    let wanted = parse(&read(&app, body, &head.headers, BODY_MAX_BYTES).await?)?;
     let planning = Arc::clone(&app);
     let mut rows = planning
         .blocking(move |app| {
-            let request = QueryRequest { sql: wanted.sql, params: wanted.params, timeout: None };
+            let request =
+                QueryRequest { sql: wanted.sql, params: wanted.params, timeout: None, tenant };
             app.engine.query(request).map_err(failed)
         })
         .await?;
@@ -127,9 +133,16 @@ fn wanted_format(headers: &HeaderMap) -> Result<Format, Problem> {
     Format::from_accept(&wanted).ok_or(Problem::NotAcceptable)
 }
 
-/// Reads the small body of a query.
-async fn read(app: &App, mut body: Body, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
-    let limit = BODY_MAX_BYTES;
+/// Reads a small body of at most `limit` bytes.
+///
+/// # Errors
+/// As [`body::collect`].
+pub async fn read(
+    app: &App,
+    mut body: Body,
+    headers: &HeaderMap,
+    limit: usize,
+) -> Result<Vec<u8>, Problem> {
     let gather = async {
         body::check_length(headers, limit)?;
         let mut bytes = Vec::new();

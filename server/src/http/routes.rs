@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use super::answer::Problem;
-use super::{App, admin, metrics, query, status};
+use super::{App, admin, keys, metrics, query, status};
 
 /// The router; every loop has its own.
 pub fn router(app: Arc<App>) -> Router {
@@ -18,6 +18,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/admin/roll", post(admin::roll).fallback(only_post))
         .route("/v1/admin/compact", post(admin::compact).fallback(only_post))
         .route("/v1/admin/vacuum", post(admin::vacuum).fallback(only_post))
+        .route("/v1/admin/keys", get(keys::list).post(keys::create).fallback(only_get_and_post))
+        .route("/v1/admin/keys/{id}", delete(keys::revoke).fallback(only_delete))
+        .route("/v1/admin/keys/{id}/rotate", post(keys::rotate).fallback(only_post))
         .route("/healthz", get(status::healthz).fallback(only_get))
         .route("/readyz", get(status::readyz).fallback(only_get))
         .route("/metrics", get(metrics::answer).fallback(only_get))
@@ -27,6 +30,14 @@ pub fn router(app: Arc<App>) -> Router {
 
 async fn only_post() -> Problem {
     Problem::Method("POST")
+}
+
+async fn only_get_and_post() -> Problem {
+    Problem::Method("GET, HEAD, POST")
+}
+
+async fn only_delete() -> Problem {
+    Problem::Method("DELETE")
 }
 
 async fn only_get() -> Problem {

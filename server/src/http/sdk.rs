@@ -12,6 +12,7 @@
 //! bytes than their body: at most twice the limit of a body.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -23,12 +24,14 @@ use ringlake_engine::ack::Ticket;
 use ringlake_event::sdk::{Sdk, SdkBody, SdkDecoded, SdkDecoder, decode_base64};
 use ringlake_event::{Assembly, DecodeError, Request as EventRequest, Tenant};
 
+use super::access::{self, Access, Credential};
 use super::answer::{self, Problem, Reply};
+use super::body::{self, Pace};
+use super::cors;
 use super::encoding::{self, Coding, Room};
 use super::ingest::{Refused, now_micros};
 use super::pixel::{self, parameters};
 use super::serving_loop::ServingLoop;
-use super::{body, cors};
 
 /// What PostHog's form bodies begin with.
 const FORM_FIELD: &[u8] = b"data=";
@@ -73,30 +76,36 @@ impl Route {
 }
 
 /// Answers a request for `route`.
-pub async fn answer(serving: &ServingLoop, request: Request<Incoming>, route: Route) -> Reply {
+pub async fn answer(
+    serving: &ServingLoop,
+    peer: IpAddr,
+    request: Request<Incoming>,
+    route: Route,
+) -> Reply {
     let began = Instant::now();
     let (head, mut body) = request.into_parts();
-    let origins = &serving.app.config.http.cors_origins;
+    let allows = |origin: &[u8]| serving.app.answers_origin(origin);
     let mut reply = match head.method {
         Method::POST if !route.pixel => {
-            let outcome = receive(serving, route, &head, &mut body).await;
+            let outcome = receive(serving, peer, route, &head, &mut body).await;
             serving.conclude(began, outcome, &head, body)
         }
         Method::GET | Method::HEAD if route.pixel => {
-            let outcome = receive_pixel(serving, route, &head).await;
+            let outcome = receive_pixel(serving, peer, route, &head).await;
             let mut reply = serving.conclude(began, outcome, &head, body);
             reply.headers_mut().insert(CACHE_CONTROL, pixel::NO_STORE);
             reply
         }
-        Method::OPTIONS => cors::preflight(&head.headers, route.methods(), origins),
+        Method::OPTIONS => cors::preflight(&head.headers, route.methods(), allows),
         _ => Problem::Method(route.methods()).reply(),
     };
-    cors::permit(&head.headers, origins, &mut reply);
+    cors::permit(&head.headers, allows, &mut reply);
     reply
 }
 
 async fn receive(
     serving: &ServingLoop,
+    peer: IpAddr,
     route: Route,
     head: &Parts,
     body: &mut Incoming,
@@ -104,11 +113,12 @@ async fn receive(
     let config = &serving.app.config.http;
     let limit = config.body_max_bytes;
     serving.check_open()?;
+    let access = known_sender(serving, peer, head).await?;
     let declared = encoding::of(&head.headers)?;
     body::check_length(&head.headers, limit)?;
     let mut charge = serving.budget.charge();
-    let packed = body::collect(body, limit, config.body_timeout, &mut charge).await?;
-    let stored = {
+    let packed = body::collect(body, limit, Pace::of(config), &mut charge).await?;
+    let read = {
         let mut room = serving.unpacked.borrow_mut();
         let text = match encoding::sniff(declared, &packed) {
             Coding::Identity => &packed,
@@ -118,41 +128,68 @@ async fn receive(
             Some(value) if route.sdk == Sdk::PostHog => Cow::Owned(form_data(value, limit)?),
             _ => Cow::Borrowed(text),
         };
-        store(serving, route, |decoder, how, assembly| decoder.decode(&text, how, assembly))?
+        read(serving, route, |decoder, how, assembly| decoder.decode(&text, how, assembly))?
     };
     drop((packed, charge));
-    let (decoded, ticket) = stored;
+    let (access, decoded, ticket) = store(serving, peer, head, access, read).await?;
     let duplicates = serving.acknowledge(ticket, decoded.accepted, None).await?;
-    Ok(answer::accepted_for_sdk(decoded.accepted, duplicates, &decoded.rejected))
+    let mut reply = answer::accepted_for_sdk(decoded.accepted, duplicates, &decoded.rejected);
+    access.show_quota(&mut reply);
+    Ok(reply)
 }
 
 async fn receive_pixel(
     serving: &ServingLoop,
+    peer: IpAddr,
     route: Route,
     head: &Parts,
 ) -> Result<Reply, Refused> {
     serving.check_open()?;
+    let access = known_sender(serving, peer, head).await?;
     let query = head.uri.query().unwrap_or_default();
     let pairs = parameters(query).collect::<Result<Vec<_>, Problem>>()?;
-    let (decoded, ticket) = store(serving, route, |decoder, how, assembly| {
+    let read = read(serving, route, |decoder, how, assembly| {
         decoder.decode_pairs(pairs.into_iter(), how, assembly)
     })?;
+    let (_, decoded, ticket) = store(serving, peer, head, access, read).await?;
     serving.acknowledge(ticket, decoded.accepted, None).await?;
     Ok(answer::whole(StatusCode::OK, pixel::IMAGE, Bytes::from_static(&pixel::GIF)))
 }
 
-/// Lets `decode` read a request and hands its events to the shard.
-fn store(
+/// Who sends a request that has its key where ours have it, so that nothing is read for a wrong one.
+async fn known_sender(
+    serving: &ServingLoop,
+    peer: IpAddr,
+    head: &Parts,
+) -> Result<Option<Access>, Problem> {
+    if !access::names_key(head) {
+        return Ok(None);
+    }
+    serving.sender(peer, head, None).await.map(Some)
+}
+
+/// A request that has been read and is not stored yet.
+struct Read {
+    decoded: SdkDecoded,
+    assembly: Assembly,
+    /// What was known of it before its key was.
+    request: EventRequest<'static>,
+}
+
+/// Lets `decode` read a request. The events are the caller's until they are stored: finding out
+/// whose they are can take a while, and other requests are read meanwhile.
+fn read(
     serving: &ServingLoop,
     route: Route,
     decode: impl FnOnce(&mut SdkDecoder, &SdkBody<'_>, &mut Assembly) -> Result<SdkDecoded, DecodeError>,
-) -> Result<(SdkDecoded, Option<Ticket>), Problem> {
+) -> Result<Read, Problem> {
     let config = &serving.app.config.http;
     let request = EventRequest {
         received_at: now_micros(),
         source: route.sdk.source(),
         tenant: Tenant::Open,
         correct_clock: true,
+        sender: None,
     };
     let how = SdkBody {
         sdk: route.sdk,
@@ -161,12 +198,37 @@ fn store(
         limits: &config.limits,
         record_max_bytes: 2 * config.body_max_bytes,
     };
-    let mut assembly = serving.assembly.borrow_mut();
+    let mut assembly = serving.assembly.take();
     assembly.clear();
-    let decoded = decode(&mut serving.sdk_decoder.borrow_mut(), &how, &mut assembly)
-        .map_err(Problem::Event)?;
-    let ticket = serving.commit_assembly(&assembly, &request, &decoded.rejected)?;
-    Ok((decoded, ticket))
+    let decoded = decode(&mut serving.sdk_decoder.borrow_mut(), &how, &mut assembly);
+    Ok(Read { decoded: decoded.map_err(Problem::Event)?, assembly, request })
+}
+
+/// Hands the events of a request to the shard, in the name of its key, which may lie in the body.
+async fn store(
+    serving: &ServingLoop,
+    peer: IpAddr,
+    head: &Parts,
+    known: Option<Access>,
+    read: Read,
+) -> Result<(Access, SdkDecoded, Option<Ticket>), Problem> {
+    let Read { decoded, assembly, request } = read;
+    let access = match known {
+        Some(access) => access,
+        None => {
+            let in_body = decoded.key.as_deref().map(Credential::in_body);
+            serving.sender(peer, head, in_body).await?
+        }
+    };
+    let request = EventRequest {
+        tenant: access.tenant(),
+        sender: serving.visitor(peer, &head.headers),
+        ..request
+    };
+    let attempt = || serving.commit_assembly(&access, &assembly, &request, &decoded.rejected);
+    let ticket = serving.patiently(attempt).await?;
+    serving.assembly.replace(assembly);
+    Ok((access, decoded, ticket))
 }
 
 /// The JSON in PostHog's form: percent-encoded base64 of it or of its gzip, or the JSON itself.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ use tower_service::Service;
 use super::accept::Accepted;
 use super::answer::{Problem, Reply};
 use super::body::Budget;
-use super::connection::{Connection, Streaming};
+use super::connection::{Connection, Patience, Streaming};
 use super::encoding::Room;
 use super::{App, grace, guard, ingest, pixel, routes, sdk};
 
@@ -53,6 +53,14 @@ pub struct LoopShared {
     pub connections: AtomicUsize,
     /// Time from a request's head to its answer, for requests that carry events.
     pub latency: Histogram,
+    /// Time from the look at a request's key to the decision about it.
+    pub auth: Histogram,
+    /// Time of the looks at quotas.
+    pub limit_checks: Histogram,
+    /// Keys that were verified not long ago.
+    pub key_hits: AtomicU64,
+    /// Keys that were not.
+    pub key_misses: AtomicU64,
     /// Requests refused for what they carried, by code. Locked only when one is refused.
     pub validation_errors: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -157,7 +165,7 @@ impl ServingLoop {
 
     /// Serves one connection until it ends.
     async fn serve(self: Rc<Self>, accepted: Accepted) {
-        let connection = Rc::new(Connection::new(Rc::clone(&self.clock)));
+        let connection = Rc::new(Connection::new(accepted.peer, Rc::clone(&self.clock)));
         let open = Open::enter(&self, &connection);
         if let Ok(stream) = tokio::net::TcpStream::from_std(accepted.stream) {
             let (serving, state) = (&self, &connection);
@@ -167,17 +175,17 @@ impl ServingLoop {
             connection.serve(&self.builder, stream, service).await;
         }
         drop(open);
-        drop(accepted.place);
+        drop((accepted.place, accepted.seat));
     }
 
     /// Answers one request.
     async fn answer(&self, connection: &Rc<Connection>, request: Request<Incoming>) -> Reply {
         connection.working();
         let reply = match request.uri().path() {
-            ingest::PATH => ingest::answer(self, request).await,
-            pixel::PATH => pixel::answer(self, request).await,
+            ingest::PATH => ingest::answer(self, connection.peer, request).await,
+            pixel::PATH => pixel::answer(self, connection.peer, request).await,
             path => match sdk::route(path) {
-                Some(route) => sdk::answer(self, request, route).await,
+                Some(route) => sdk::answer(self, connection.peer, request, route).await,
                 None => self.route(connection, request).await,
             },
         };
@@ -186,16 +194,24 @@ impl ServingLoop {
     }
 
     /// Everything that is not ingest.
-    async fn route(&self, connection: &Rc<Connection>, request: Request<Incoming>) -> Reply {
-        const OPEN_MODE: bool = true;
-        if let Err(problem) = guard::check(request.headers(), request.uri(), OPEN_MODE) {
+    async fn route(&self, connection: &Rc<Connection>, mut request: Request<Incoming>) -> Reply {
+        let (headers, uri) = (request.headers(), request.uri());
+        if let Err(problem) = guard::check(headers, uri, self.app.keys.is_open_mode()) {
             return problem.reply();
         }
+        let access = match self.admit(connection.peer, headers, uri).await {
+            Ok(admitted) => {
+                request.extensions_mut().insert(admitted.clone());
+                admitted
+            }
+            Err(problem) => return problem.reply(),
+        };
         // A router answers problems as answers; it has no errors.
-        let response: Response<_> = match self.router.clone().call(request).await {
+        let mut response: Response<_> = match self.router.clone().call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         };
+        access.show_quota(&mut response);
         response
             .map(|body| http_body_util::Either::Right(Streaming::new(body, Rc::clone(connection))))
     }
@@ -210,13 +226,17 @@ impl ServingLoop {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // One more than the timeout has, because the first may pass at once.
-        let limit = self.app.config.http.idle_timeout.as_millis().div_ceil(TICK.as_millis()) + 1;
-        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let ticks = |timeout: Duration| {
+            let ticks = timeout.as_millis().div_ceil(TICK.as_millis()) + 1;
+            u32::try_from(ticks).unwrap_or(u32::MAX)
+        };
+        let http = &self.app.config.http;
+        let patience = Patience { idle: ticks(http.idle_timeout), head: ticks(http.head_timeout) };
         loop {
             interval.tick().await;
             self.clock.set(self.clock.get().wrapping_add(1));
             for connection in self.open_connections() {
-                if connection.is_stuck(limit) {
+                if connection.is_stuck(patience) {
                     connection.abort();
                 }
             }

@@ -53,6 +53,21 @@ pub fn run_with_input(arguments: &[&str], input: &[u8]) -> Output {
     output
 }
 
+/// Makes a key in `data` with the command; gives the last line of its output, which is the key.
+pub fn make_key(data: &Path, arguments: &[&str]) -> String {
+    let output =
+        ringlake().args(["keys", "create", "--data"]).arg(data).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let key = text(&output.stdout).lines().last().unwrap().to_owned();
+    assert!(key.starts_with("rl_") && !key.contains(' '), "{key}");
+    key
+}
+
+/// The id of a key.
+pub fn id_of(key: &str) -> &str {
+    key.split('_').nth(1).unwrap()
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -100,6 +115,8 @@ pub struct Server {
     child: Child,
     pub address: SocketAddr,
     pub data: PathBuf,
+    /// What its own requests are sent with.
+    key: Option<String>,
     _temporary: Option<tempfile::TempDir>,
     log: std::thread::JoinHandle<String>,
 }
@@ -119,6 +136,19 @@ impl Server {
         server
     }
 
+    /// A server on an empty directory of its own that needs keys; its own requests have one with
+    /// scope admin.
+    pub fn with_keys(variables: &[(&str, &str)]) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let data = temporary.path().join("data");
+        let key = make_key(&data, &["--scope", "admin"]);
+        let mut server = Self::starting_on(&data, variables);
+        server._temporary = Some(temporary);
+        server.key = Some(key);
+        server.wait_ready();
+        server
+    }
+
     /// A server on `data`, ready to accept events.
     pub fn on(data: &Path, variables: &[(&str, &str)]) -> Self {
         let mut server = Self::starting_on(data, variables);
@@ -128,8 +158,13 @@ impl Server {
 
     /// A server on `data` that listens; it may still be replaying its log.
     pub fn starting_on(data: &Path, variables: &[(&str, &str)]) -> Self {
+        Self::starting_at("127.0.0.1:0", data, variables)
+    }
+
+    /// The same on another address.
+    pub fn starting_at(listen: &str, data: &Path, variables: &[(&str, &str)]) -> Self {
         let mut child = ringlake()
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", listen, "--data"])
             .arg(data)
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
@@ -157,6 +192,7 @@ impl Server {
             child,
             address,
             data: data.to_owned(),
+            key: None,
             _temporary: None,
             log,
         }
@@ -212,6 +248,11 @@ impl Server {
         }
     }
 
+    /// The directory of a server that was started on one of its own; it goes with the value.
+    pub fn take_directory(&mut self) -> tempfile::TempDir {
+        self._temporary.take().unwrap()
+    }
+
     /// Its process id.
     pub fn process(&self) -> u32 {
         self.child.id()
@@ -221,8 +262,19 @@ impl Server {
         format!("http://{}", self.address)
     }
 
+    /// The key of the server's own requests.
+    pub fn key(&self) -> &str {
+        self.key.as_deref().unwrap()
+    }
+
+    /// Sends the server's own requests with `key` from now on.
+    pub fn use_key(&mut self, key: &str) {
+        self.key = Some(key.to_owned());
+    }
+
+    /// A connection of the server's own.
     pub fn connect(&self) -> Connection {
-        Connection::new(self.address)
+        Connection { key: self.key.clone(), ..Connection::new(self.address) }
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -365,6 +417,8 @@ impl Answer {
 pub struct Connection {
     pub stream: BufReader<TcpStream>,
     address: SocketAddr,
+    /// Sent with requests that say nothing about a key themselves.
+    key: Option<String>,
 }
 
 impl Connection {
@@ -373,7 +427,7 @@ impl Connection {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream: BufReader::new(stream), address }
+        Self { stream: BufReader::new(stream), address, key: None }
     }
 
     /// Sends bytes as they are. False when the server does not take them any more.
@@ -398,6 +452,10 @@ impl Connection {
         }
         if !body.is_empty() || method == "POST" {
             head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        let silent = !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+        if let Some(key) = self.key.as_ref().filter(|_| silent) {
+            head.push_str(&format!("Authorization: Bearer {key}\r\n"));
         }
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use ringlake_event::{
-    Decoder, ErrorKind, Limits, Mode, Record, Request, Source, Tenant, encode_pairs, pairs_bound,
+    Decoder, ErrorKind, Limits, Mode, Record, Request, Sender, Source, Tenant,
+    USER_AGENT_MAX_BYTES, encode_pairs, pairs_bound,
 };
 
 use crate::{Outcome, RECEIVED_AT, REQUEST, decode, decode_with};
@@ -37,7 +38,6 @@ fn every_field_reaches_its_place() {
     assert_eq!(event.url, Some("l"));
     assert_eq!(event.referrer, Some("r"));
     assert_eq!(event.user_agent, Some("g"));
-    assert_eq!(event.ip, None);
     assert_eq!(event.properties, Some(r#"{"p": 1}"#));
     assert_eq!(event.context, Some(r#"{"c": [2]}"#));
 }
@@ -122,7 +122,6 @@ fn the_servers_own_fields_are_properties_of_the_client() {
     let outcome = decode(body).unwrap();
     let event = outcome.events()[0];
     assert_eq!(event.properties, Some(own));
-    assert_eq!(event.ip, None);
     assert_eq!(Record::parse(&outcome.record).unwrap().source(), Source::Events);
 }
 
@@ -292,4 +291,36 @@ fn the_bound_of_a_pixel_holds_for_the_query_that_grows_most() {
     let mut query: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
     query.push(("type", "\u{1}"));
     assert_eq!(pixel(&query).unwrap().decoded.accepted, 1);
+}
+
+fn sender_of(outcome: &Outcome) -> Option<Sender<'_>> {
+    Record::parse(&outcome.record).unwrap().sender()
+}
+
+#[test]
+fn the_sender_of_a_request_reaches_its_record() {
+    let v4: std::net::IpAddr = "192.0.2.1".parse().unwrap();
+    let v6: std::net::IpAddr = "2001:db8::7".parse().unwrap();
+    for (address, user_agent, keep_address) in
+        [(v4, "Mozilla/5.0 (é)", false), (v6, "", true), (v6, "x", false)]
+    {
+        let sender = Some(Sender { address, user_agent, keep_address });
+        let decoded = decode_as(r#"{"event":"a","tenant":"t"}"#, &Request { sender, ..REQUEST });
+        assert_eq!(sender_of(&decoded), sender);
+        assert_eq!(decoded.events()[0].tenant, "t");
+    }
+    assert_eq!(sender_of(&decode_as(r#"{"event":"a"}"#, &REQUEST)), None);
+}
+
+#[test]
+fn of_a_long_user_agent_the_beginning_counts() {
+    let long = format!("{}é", "x".repeat(USER_AGENT_MAX_BYTES - 1));
+    let sender = Some(Sender {
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
+        user_agent: &long,
+        keep_address: false,
+    });
+    let decoded = decode_as(r#"{"event":"a"}"#, &Request { sender, ..REQUEST });
+    let kept = sender_of(&decoded).unwrap().user_agent.len();
+    assert_eq!(kept, USER_AGENT_MAX_BYTES - 1);
 }

@@ -22,6 +22,7 @@ const REQUEST: Request<'static> = Request {
     source: Source::Events,
     tenant: Tenant::Open,
     correct_clock: true,
+    sender: None,
 };
 
 /// A decoded body with its record.

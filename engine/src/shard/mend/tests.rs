@@ -126,6 +126,7 @@ impl Running {
             source: Source::Events,
             tenant: Tenant::Open,
             correct_clock: true,
+            sender: None,
         };
         let mut room = self.ingest.reserve(record_bound(body.len()))?;
         let decoded = Decoder::new()

@@ -101,7 +101,7 @@ async fn send_all(
     batches: &Mutex<mpsc::Receiver<Batch>>,
     progress: &ProgressBar,
 ) -> Result<Sent> {
-    let mut client = Client::new(url)?;
+    let mut client = Client::new(url, None)?;
     let mut sent = Sent::new()?;
     loop {
         let next = batches.lock().await.recv().await;
@@ -117,6 +117,7 @@ async fn send_all(
 
 async fn send(client: &mut Client, lines: Bytes) -> Result<Duration> {
     let outgoing = Outgoing {
+        method: None,
         path: "/v1/events?ack=disk".into(),
         body: lines,
         content_type: Some("application/x-ndjson"),

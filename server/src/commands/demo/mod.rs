@@ -112,7 +112,7 @@ impl Place {
 
 /// Everything between the start of the server and its end; gives the table's directory.
 async fn all_steps(events: u64, url: &str) -> Result<String> {
-    let mut client = Client::new(url)?;
+    let mut client = Client::new(url, None)?;
     wait_until_ready(&mut client).await?;
     say(&format!("server    {url}, acknowledging when events are on the disk"))?;
     // What a start replays is visible with the next flush.
@@ -213,6 +213,7 @@ async fn answer(client: &mut Client, outgoing: Outgoing) -> Result<Value> {
 /// Runs `sql`; gives an Arrow stream.
 async fn query(client: &mut Client, sql: &str) -> Result<bytes::Bytes> {
     let outgoing = Outgoing {
+        method: None,
         path: "/v1/query".into(),
         body: json!({ "sql": sql }).to_string().into(),
         content_type: Some("application/json"),
@@ -227,6 +228,7 @@ async fn query(client: &mut Client, sql: &str) -> Result<bytes::Bytes> {
 
 async fn count(client: &mut Client) -> Result<u64> {
     let outgoing = Outgoing {
+        method: None,
         path: "/v1/query".into(),
         body: "SELECT count(*) AS events FROM events".into(),
         content_type: Some("text/plain"),

@@ -126,6 +126,7 @@ impl<'a> Worker<'a> {
             source: Source::Import,
             tenant: Tenant::Open,
             correct_clock: false,
+            sender: None,
         };
         let text = &work.piece.text;
         let mut room = self.ingest.reserve(bound)?;

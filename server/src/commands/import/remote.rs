@@ -47,9 +47,10 @@ struct Rejected {
     error: String,
 }
 
-/// Imports into the server at `url`; gives a note for the last line.
-pub fn run(job: &Job<'_>, url: &str) -> Result<String> {
-    let clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::new(url)).collect::<Result<_>>()?;
+/// Imports into the server at `url`, with `key` if it needs one; gives a note for the last line.
+pub fn run(job: &Job<'_>, url: &str, key: Option<&str>) -> Result<String> {
+    let clients = (0..CONNECTIONS).map(|_| Client::new(url, key));
+    let clients: Vec<Client> = clients.collect::<Result<_>>()?;
     let (sender, receiver) = mpsc::channel::<Work>(QUEUE_MAX);
     let runtime = runtime()?;
     thread::scope(|scope| {
@@ -92,6 +93,7 @@ async fn send(job: &Job<'_>, client: &mut Client, work: Work) -> Result<Option<(
         return Ok(None);
     }
     let outgoing = Outgoing {
+        method: None,
         path: "/v1/events?partial=true&ack=disk".into(),
         body: Bytes::from(work.piece.text.clone()),
         content_type: Some("application/x-ndjson"),
