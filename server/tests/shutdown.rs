@@ -53,7 +53,7 @@ fn a_request_whose_body_never_comes_is_cut_off_and_the_stop_keeps_its_deadline()
     let took = began.elapsed();
     assert!(status.success(), "{log}");
     assert!(took > Duration::from_millis(700), "it was given time: {took:?}");
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     assert_eq!(count_again(&data), 4);
 }
 
@@ -109,7 +109,7 @@ fn a_second_signal_ends_the_process_at_once_and_loses_nothing_acknowledged() {
         server.signal(signals[1]);
         let (status, log) = server.wait();
         assert_eq!(status.code(), Some(1), "{log}");
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
         assert!(log.contains("stopped at once"), "{log}");
         assert!(begun.is_closed());
         assert_eq!(count_again(&data), 4);

@@ -253,7 +253,7 @@ fn a_flusher_that_waits_for_memory_ends_when_the_engine_stops() {
     assert!(running.state.problem.is_there());
     let (queue, stopped) = (running.queue.clone(), Instant::now());
     running.stop();
-    assert!(stopped.elapsed() < Duration::from_secs(1), "{:?}", stopped.elapsed());
+    assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
     assert_eq!(queue.waiting().rows, 400, "what was not passed still waits");
     assert!(!scratch.path().join("quarantine").exists());
 }
