@@ -533,7 +533,9 @@ impl Engine {
             ids.table(&shared.snapshots.load().files, &shared.progress);
         }
         let directory = &shared.directory;
-        recovery::replay(logs, committed, directory, &shared.queue, &shared.progress, ids)
+        shared.queue.sparingly(|| {
+            recovery::replay(logs, committed, directory, &shared.queue, &shared.progress, ids)
+        })
     }
 
     fn start_shards(

@@ -192,7 +192,7 @@ impl Flusher {
     /// Takes what waits, as much as one flush may carry.
     fn receive(&mut self, work: &mut Work) -> Result<Received, Stopped> {
         while work.pending.rows < self.config.flush_rows
-            && work.pending.bytes < self.config.queue_bytes / 2
+            && work.pending.bytes < self.budget.now(self.config.queue_bytes) / 2
         {
             match self.messages.try_recv() {
                 Ok(Message::Batch(batch)) => work.pending.push(batch),
@@ -214,7 +214,7 @@ impl Flusher {
         while work.pending.rows > 0 {
             self.state.check()?;
             self.flush(work)?;
-            let full = work.open.rows >= self.config.roll_rows
+            let full = work.open.rows >= self.budget.now(self.config.roll_rows)
                 || work.open.bytes >= self.config.roll_bytes;
             if full {
                 self.wait_for_roller()?;

@@ -6,9 +6,13 @@
 //! it cannot go on, the queue closes the gate for new events instead and takes what the rings still
 //! hold, so that every request in them gets its answer. So the queue and all rings together are the
 //! bound of what waits in memory. At half of either limit the gate opens again.
+//!
+//! While a log is replayed the bytes, and the rows of a hot table, are half of what is configured: a
+//! replay fills everything at once and for minutes, the table of message ids included, and must not
+//! take more memory than any load after it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -139,8 +143,13 @@ pub(crate) fn queue(bytes_max: usize, overflow: Overflow) -> (Queue, Receiving) 
     let (sender, messages) = unbounded();
     // One is enough: a flusher that has been woken looks at everything.
     let (wake, wakes) = bounded(1);
-    let budget =
-        Arc::new(Budget { bytes_max, used: Mutex::default(), freed: Condvar::new(), overflow });
+    let budget = Arc::new(Budget {
+        bytes_max,
+        halved: AtomicBool::new(false),
+        used: Mutex::default(),
+        freed: Condvar::new(),
+        overflow,
+    });
     let queue = Queue { sender, wake: Wake(wake), budget: Arc::clone(&budget) };
     (queue, Receiving { messages, wakes, budget })
 }
@@ -163,12 +172,22 @@ impl Queue {
         used.batches += 1;
         used.bytes += batch.bytes;
         used.rows += batch.batch.num_rows();
-        let much = used.bytes >= self.budget.bytes_max / 2 || used.batches >= BATCHES_MAX / 2;
+        let much = used.bytes >= self.budget.now(self.budget.bytes_max) / 2
+            || used.batches >= BATCHES_MAX / 2;
         drop(used);
         let _ = self.sender.send(Message::Batch(batch));
         if much {
             self.wake();
         }
+    }
+
+    /// Halves the limits while `replay` runs.
+    pub(crate) fn sparingly<T>(&self, replay: impl FnOnce() -> T) -> T {
+        // Relaxed, here and below: a limit; nothing is handed over with it.
+        self.budget.halved.store(true, Ordering::Relaxed);
+        let outcome = replay();
+        self.budget.halved.store(false, Ordering::Relaxed);
+        outcome
     }
 
     /// Sends a message that the flusher acts on at once.
@@ -219,6 +238,8 @@ enum OnFull {
 #[derive(Debug)]
 pub(crate) struct Budget {
     bytes_max: usize,
+    /// A log is being replayed.
+    halved: AtomicBool,
     used: Mutex<Used>,
     freed: Condvar,
     overflow: Overflow,
@@ -236,11 +257,17 @@ struct Used {
 }
 
 impl Budget {
+    /// What a configured limit is now: half of it while a log is replayed.
+    pub(crate) fn now(&self, limit: usize) -> usize {
+        // Relaxed: see `Queue::sparingly`.
+        if self.halved.load(Ordering::Relaxed) { limit / 2 } else { limit }
+    }
+
     /// Waits for room for a batch of `bytes`, as long as `on_full` says.
     fn room(&self, bytes: usize, on_full: OnFull) -> MutexGuard<'_, Used> {
         let mut used = self.lock();
         loop {
-            let room = used.batches < BATCHES_MAX && used.bytes + bytes <= self.bytes_max;
+            let room = used.batches < BATCHES_MAX && used.bytes + bytes <= self.now(self.bytes_max);
             let beyond = used.lifted || (on_full == OnFull::WaitUnlessStuck && used.overflowing);
             if room || beyond || used.batches == 0 {
                 return used;

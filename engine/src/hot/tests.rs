@@ -308,6 +308,28 @@ fn a_full_queue_makes_senders_wait_or_closes_the_gate_when_nothing_leaves_it() {
     assert!(queue.waiting().bytes <= 2 * bytes, "{passed:?}");
 }
 
+#[test]
+fn a_replay_has_half_of_the_room() {
+    let bytes = batch(0, 1, 10).bytes;
+    let (queue, receiving) = test_queue(4 * bytes);
+    let sender = |first| {
+        let queue = queue.clone();
+        std::thread::spawn(move || queue.send(batch(0, first, 10)))
+    };
+    let third = queue.sparingly(|| {
+        queue.send(batch(0, 1, 10));
+        queue.send(batch(0, 11, 10));
+        let third = sender(21);
+        std::thread::sleep(Duration::from_millis(250));
+        assert!(!third.is_finished() && queue.waiting().rows == 20);
+        assert_eq!(receiving.budget.now(41), 20);
+        third
+    });
+    third.join().unwrap();
+    queue.send(batch(0, 31, 10));
+    assert_eq!(queue.waiting().rows, 40);
+}
+
 /// An engine that is dropped without a shutdown leaves no thread behind.
 #[test]
 fn a_flusher_ends_when_nobody_can_send_any_more() {
