@@ -42,6 +42,9 @@ pub const NODE_MAX_BYTES: usize = 100;
 /// Threads that serve the table's input and output. A checkpoint waits inside one of them for work
 /// on another.
 const IO_THREADS: usize = 2;
+/// Threads for single operations on files, which never wait for each other. tokio would start one
+/// for each operation of a commit, 50 and more, and each keeps some memory of its own.
+const FILE_THREADS: usize = 8;
 /// How the names of data files end.
 const SUFFIX: &str = ".parquet";
 /// Length of a UUID in its hyphenated form.
@@ -281,6 +284,7 @@ impl IoThreads {
     fn start() -> Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(IO_THREADS)
+            .max_blocking_threads(FILE_THREADS)
             .thread_name("ringlake-lake")
             .enable_all()
             .build()
