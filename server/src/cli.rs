@@ -273,7 +273,7 @@ pub struct CreateKey {
     #[arg(long = "alias", value_name = "DOMAIN-OR-ID")]
     pub aliases: Vec<String>,
 
-    /// Origin of the pages that may send with a write key, such as https://shop.example; without
+    /// Origin of the pages that may send with a write key, such as `https://shop.example`; without
     /// one those of the configuration may. May be given several times.
     #[arg(long = "origin", value_name = "ORIGIN")]
     pub origins: Vec<String>,

@@ -20,7 +20,7 @@
 //! | [`footer`] | statistics of a written file |
 //! | [`plan`] | which small files are joined next |
 //! | [`merge`] | sorted files to fewer sorted files, in bounded memory |
-//! | [`vacuum`] | which files nobody needs |
+//! | [`mod@vacuum`] | which files nobody needs |
 //! | [`verify`] | which sequence numbers the files hold |
 //!
 //! **Guarantees.** A file is synced, and its directory, before a commit names it. A commit holds
