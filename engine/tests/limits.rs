@@ -350,7 +350,8 @@ fn a_stop_during_the_replay_is_prompt_and_loses_nothing() {
     narrow.hot.queue_bytes = 256 << 10;
     let (engine, mut ingests) = Engine::open(narrow).unwrap();
     let until = Instant::now() + PATIENCE;
-    while engine.status().hot.rows < 2_000 {
+    // Two tables of half the rows that one may have otherwise.
+    while engine.status().hot.rows < 1_000 {
         assert!(Instant::now() < until, "{:?}", engine.status());
         std::thread::yield_now();
     }
