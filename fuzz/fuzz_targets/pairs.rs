@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use ringlake_event::{Decoder, ErrorKind, Limits, encode_pairs, pairs_bound};
-use ringlake_fuzz::events::{Outcome, REQUEST, check};
+use ringlake_fuzz::events::{Outcome, REQUEST, check, is_time};
 use serde_json::{Map, Value};
 
 fuzz_target!(|query: &[u8]| {
@@ -33,7 +33,7 @@ fuzz_target!(|query: &[u8]| {
 fn as_json(name: &str, value: &str) -> Value {
     let json = match name {
         "properties" | "context" => value.starts_with('{'),
-        _ if name.ends_with("imestamp") || matches!(name, "sent_at" | "sentAt") => {
+        _ if is_time(name) => {
             value.starts_with(|first: char| first == '-' || first.is_ascii_digit())
         }
         _ => false,

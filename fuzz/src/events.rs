@@ -45,6 +45,11 @@ pub fn is_known(name: &str) -> bool {
     TEXTS.iter().chain(&TIMES).chain(&OBJECTS).any(|names| names.contains(&name))
 }
 
+/// Whether `name` is a name of a field that holds a time.
+pub fn is_time(name: &str) -> bool {
+    TIMES.iter().any(|names| names.contains(&name))
+}
+
 /// A decoded body with its record.
 pub struct Outcome {
     pub decoded: Decoded,
