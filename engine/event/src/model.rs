@@ -57,11 +57,13 @@ pub enum Source {
     Plausible = 7,
     /// The route of Umami's trackers.
     Umami = 8,
+    /// OpenTelemetry logs.
+    Otlp = 9,
 }
 
 impl Source {
     /// Every source, each at the place of its byte.
-    const ALL: [Source; 9] = [
+    const ALL: [Source; 10] = [
         Source::Events,
         Source::Pixel,
         Source::Import,
@@ -71,6 +73,7 @@ impl Source {
         Source::Snowplow,
         Source::Plausible,
         Source::Umami,
+        Source::Otlp,
     ];
 
     /// The text of the `source` column.
@@ -86,6 +89,7 @@ impl Source {
             Source::Snowplow => "snowplow",
             Source::Plausible => "plausible",
             Source::Umami => "umami",
+            Source::Otlp => "otlp",
         }
     }
 
@@ -339,6 +343,6 @@ mod tests {
             assert_eq!(source as usize, place);
             assert_eq!(Source::from_byte(source as u8), Some(source));
         }
-        assert_eq!(Source::from_byte(9), None);
+        assert_eq!(Source::from_byte(10), None);
     }
 }
