@@ -152,6 +152,33 @@ fn snowplows_get_answers_an_image() {
 }
 
 #[test]
+fn log_records_are_answered_in_their_encoding() {
+    let server = Server::start();
+    let json = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")];
+    let body = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[
+        {"timeUnixNano":"1795286693848000000","body":{"stringValue":"one"}},{"traceId":"??"}]}]}]}"#;
+    let answer = send(&server, "/v1/logs", &json, gzip(body));
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    assert_eq!(answer.json()["partialSuccess"]["rejectedLogRecords"], "1");
+    // ExportLogsServiceRequest{resource_logs{scope_logs{log_records{body{string_value: "two"}}}}}
+    let protobuf = b"\x0a\x0b\x12\x09\x12\x07\x2a\x05\x0a\x03two";
+    let label = [("Content-Type", "application/x-protobuf")];
+    let answer = send(&server, "/v1/logs", &label, protobuf);
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, Some("application/x-protobuf"))
+    );
+    assert!(answer.body.is_empty());
+    let answer = send(&server, "/v1/logs", &label, &protobuf[..9]);
+    assert_eq!((answer.status, answer.error()["code"].as_str()), (400, Some("not_json")));
+    let rows = server.query("SELECT source, type, properties FROM events ORDER BY properties");
+    let properties: Vec<&str> =
+        rows.iter().map(|row| row["properties"].as_str().unwrap()).collect();
+    assert_eq!(properties, [r#"{"body":"one"}"#, r#"{"body":"two"}"#]);
+    assert!(rows.iter().all(|row| row["type"] == "log" && row["source"] == "otlp"));
+}
+
+#[test]
 fn pages_of_other_origins_may_send() {
     let server = Server::start();
     let origin = ("Origin", "https://shop.example");

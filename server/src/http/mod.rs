@@ -35,6 +35,7 @@ mod forwarded;
 mod guard;
 mod ingest;
 pub mod keys;
+mod logs;
 mod metrics;
 mod patience;
 mod pixel;

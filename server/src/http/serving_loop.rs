@@ -37,7 +37,7 @@ use super::answer::{Problem, Reply};
 use super::body::Budget;
 use super::connection::{Connection, Patience, Streaming};
 use super::encoding::Room;
-use super::{App, grace, guard, ingest, pixel, routes, sdk};
+use super::{App, grace, guard, ingest, logs, pixel, routes, sdk};
 
 /// How often a loop looks for connections that stand still. Their timeouts are rounded up to it.
 const TICK: Duration = Duration::from_secs(1);
@@ -184,6 +184,7 @@ impl ServingLoop {
         let reply = match request.uri().path() {
             ingest::PATH => ingest::answer(self, connection.peer, request).await,
             pixel::PATH => pixel::answer(self, connection.peer, request).await,
+            logs::PATH => logs::answer(self, connection.peer, request).await,
             path => match sdk::route(path) {
                 Some(route) => sdk::answer(self, connection.peer, request, route).await,
                 None => self.route(connection, request).await,
