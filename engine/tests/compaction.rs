@@ -2,39 +2,30 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use arrow::record_batch::RecordBatch;
 use ringlake_engine::lake::merge::merge;
 use ringlake_engine::lake::plan::{Rules, next_job};
 use ringlake_engine::lake::{Job, Location, ReplaceOutcome, Table};
 use ringlake_engine::query::QueryRequest;
-use ringlake_engine::{Config, Engine, Error, Ingest, verify};
-use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_bound};
+use ringlake_engine::{Config, Engine, Error, Ingest};
+use support::{LIMIT, assert_sound, open, rows, send_body, stop};
 
-const LIMIT: Duration = Duration::from_secs(60);
+mod support;
+
 /// When the first event of a test is received: noon of a day in the past.
 const NOON_MICROS: i64 = 1_794_916_800_000_000;
 
 /// An engine that compacts when it is told to, and removes at once what is replaced.
 fn config(data: &Path) -> Config {
-    let mut config = Config::new(data);
-    config.shards = NonZeroUsize::new(2).unwrap();
-    config.ring_bytes = 1 << 20;
+    let mut config = support::config(data);
     config.compaction.interval = Duration::ZERO;
     config.compaction.retain_replaced = Duration::ZERO;
     config
-}
-
-fn open(config: Config) -> (Engine, Vec<Ingest>) {
-    let (engine, ingests) = Engine::open(config).unwrap();
-    engine.wait_ready(LIMIT).unwrap();
-    (engine, ingests)
 }
 
 /// Sends `events` events, numbered from `first`, one received every millisecond.
@@ -45,21 +36,8 @@ fn send(ingest: &mut Ingest, first: usize, events: usize) {
             format!(r#"{{"event":"e{event}","tenant":"t{tenant}","user_id":"{number}"}}"#)
         })
         .collect();
-    let body = lines.join("\n");
-    let request = Request {
-        received_at: NOON_MICROS + i64::try_from(first).unwrap() * 1_000,
-        source: Source::Import,
-        tenant: Tenant::Open,
-        correct_clock: false,
-        sender: None,
-    };
-    let mut room = ingest.reserve(record_bound(body.len())).unwrap();
-    let decoded = Decoder::new()
-        .decode(body.as_bytes(), &request, &Limits::default(), Mode::Whole, &mut room)
-        .unwrap();
-    room.tally().receive(events);
-    let ticket = room.commit(decoded.record_len);
-    ingest.acks().wait_blocking(ticket).unwrap();
+    let received_at = NOON_MICROS + i64::try_from(first).unwrap() * 1_000;
+    send_body(ingest, received_at, &lines.join("\n"), events);
 }
 
 /// `rolls` rolls of `events` events each, from event `first` on, by both shards in turn.
@@ -68,15 +46,6 @@ fn roll_often(engine: &Engine, ingests: &mut [Ingest], first: usize, rolls: usiz
         send(&mut ingests[roll % 2], first + roll * events, events);
         engine.roll().unwrap();
     }
-}
-
-fn rows(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
-    let mut stream = engine.query(QueryRequest::new(sql)).unwrap();
-    let mut batches = Vec::new();
-    while let Some(batch) = stream.blocking_next() {
-        batches.push(batch.unwrap());
-    }
-    batches
 }
 
 /// Everything that a query can see, in three numbers.
@@ -88,18 +57,6 @@ fn checksum(engine: &Engine) -> [i64; 3] {
          date)) & 4611686018427387903)::BIGINT AS h FROM events",
     );
     [0, 1, 2].map(|column| batches[0].column(column).as_primitive::<Int64Type>().value(0))
-}
-
-fn stop(engine: &Engine, ingests: Vec<Ingest>) {
-    drop(ingests);
-    assert!(engine.shutdown(LIMIT).unwrap().everything_durable);
-}
-
-fn assert_sound(data: &Path, events: u64) {
-    let report = verify(data, None).unwrap();
-    assert_eq!(report.problems, Vec::<String>::new());
-    let held: u64 = report.shards.iter().map(|shard| shard.table_rows + shard.log_rows).sum();
-    assert_eq!(held, events);
 }
 
 /// Data files on the disk, whether the table names them or not.

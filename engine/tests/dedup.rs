@@ -5,30 +5,17 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use ringlake_engine::query::QueryRequest;
 use ringlake_engine::status::DedupStatus;
-use ringlake_engine::{Config, Engine, Ingest, verify};
-use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_bound};
+use ringlake_engine::{Engine, Ingest, verify};
+use support::{commit, config, open, rows, stop};
 
-const LIMIT: Duration = Duration::from_secs(30);
+mod support;
+
 const HOUR: i64 = 3_600_000_000;
-
-fn config(data: &Path) -> Config {
-    let mut config = Config::new(data);
-    config.shards = NonZeroUsize::new(2).unwrap();
-    config.ring_bytes = 1 << 20;
-    config
-}
-
-fn open(config: Config) -> (Engine, Vec<Ingest>) {
-    let (engine, ingests) = Engine::open(config).unwrap();
-    engine.wait_ready(LIMIT).unwrap();
-    (engine, ingests)
-}
 
 fn now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
@@ -40,20 +27,7 @@ fn send_at(ingest: &mut Ingest, time: i64, ids: impl IntoIterator<Item = u32>) -
         .into_iter()
         .map(|id| format!(r#"{{"event":"e","tenant":"t{}","message_id":"{id}"}}"#, id % 3))
         .collect();
-    let body = lines.join("\n");
-    let request = Request {
-        received_at: time,
-        source: Source::Events,
-        tenant: Tenant::Open,
-        correct_clock: false,
-        sender: None,
-    };
-    let mut room = ingest.reserve(record_bound(body.len())).unwrap();
-    let decoded = Decoder::new()
-        .decode(body.as_bytes(), &request, &Limits::default(), Mode::Whole, &mut room)
-        .unwrap();
-    room.tally().receive(decoded.accepted);
-    let ticket = room.commit(decoded.record_len);
+    let ticket = commit(ingest, time, &lines.join("\n"), lines.len()).unwrap();
     ingest.acks().wait_blocking(ticket).unwrap().duplicates
 }
 
@@ -65,19 +39,13 @@ fn send(ingest: &mut Ingest, ids: impl IntoIterator<Item = u32>) -> usize {
 fn counts(engine: &Engine) -> (i64, i64) {
     engine.flush().unwrap();
     let sql = "SELECT count(*)::BIGINT, count(DISTINCT message_id)::BIGINT FROM events";
-    let mut stream = engine.query(QueryRequest::new(sql)).unwrap();
-    let batch = stream.blocking_next().unwrap().unwrap();
-    let number = |column: usize| batch.column(column).as_primitive::<Int64Type>().value(0);
+    let batches = rows(engine, sql);
+    let number = |column: usize| batches[0].column(column).as_primitive::<Int64Type>().value(0);
     (number(0), number(1))
 }
 
 fn dedup(engine: &Engine) -> DedupStatus {
     engine.status().dedup.unwrap()
-}
-
-fn stop(engine: &Engine, ingests: Vec<Ingest>) {
-    drop(ingests);
-    assert!(engine.shutdown(LIMIT).unwrap().everything_durable);
 }
 
 fn parquet_files(directory: &Path) -> Vec<std::path::PathBuf> {
@@ -100,19 +68,8 @@ fn an_id_is_known_to_every_shard_and_each_tenant_has_its_own() {
     assert_eq!(send(&mut ingests[0], 0..100), 0);
     assert_eq!(send(&mut ingests[1], 50..150), 50);
     // Tenant t0 has the id 3; here t1 sends it as its own.
-    let body = br#"{"event":"e","tenant":"t1","message_id":"3"}"#;
-    let request = Request {
-        received_at: now(),
-        source: Source::Events,
-        tenant: Tenant::Open,
-        correct_clock: false,
-        sender: None,
-    };
-    let mut room = ingests[0].reserve(record_bound(body.len())).unwrap();
-    let decoded =
-        Decoder::new().decode(body, &request, &Limits::default(), Mode::Whole, &mut room).unwrap();
-    room.tally().receive(1);
-    let ticket = room.commit(decoded.record_len);
+    let body = r#"{"event":"e","tenant":"t1","message_id":"3"}"#;
+    let ticket = commit(&mut ingests[0], now(), body, 1).unwrap();
     assert_eq!(ingests[0].acks().wait_blocking(ticket).unwrap().duplicates, 0);
 
     assert_eq!(counts(&engine), (151, 150));

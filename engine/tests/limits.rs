@@ -8,12 +8,11 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use arrow::array::AsArray;
-use arrow::datatypes::Int64Type;
 use ringlake_engine::ack::{Acks, Ticket};
-use ringlake_engine::query::QueryRequest;
-use ringlake_engine::{Config, Engine, Error, Ingest, IngestError, Readiness, verify};
-use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_bound};
+use ringlake_engine::{Config, Engine, Error, Ingest, IngestError, Readiness};
+use support::{assert_accounted, assert_sound, commit};
+
+mod support;
 
 /// Longer than anything here may take, also on a disk that takes a second for a sync.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -67,20 +66,7 @@ impl Client {
                 .collect();
             lines.push(format!(r#"{{"event":"e","user_id":"{number}","url":"{noise}"}}"#));
         }
-        let body = lines.join("\n");
-        let request = Request {
-            received_at: RECEIVED_AT,
-            source: Source::Import,
-            tenant: Tenant::Open,
-            correct_clock: false,
-            sender: None,
-        };
-        let mut room = self.ingest.reserve(record_bound(body.len()))?;
-        let decoded = Decoder::new()
-            .decode(body.as_bytes(), &request, &Limits::default(), Mode::Whole, &mut room)
-            .unwrap();
-        room.tally().receive(events);
-        let ticket = room.commit(decoded.record_len);
+        let ticket = commit(&mut self.ingest, RECEIVED_AT, &lines.join("\n"), events)?;
         self.sent += events;
         Ok(ticket)
     }
@@ -123,9 +109,7 @@ impl Client {
     }
 
     fn number(&self, sql: &str) -> usize {
-        let mut stream = self.engine.query(QueryRequest::new(sql)).unwrap();
-        let batch = stream.blocking_next().unwrap().unwrap();
-        usize::try_from(batch.column(0).as_primitive::<Int64Type>().value(0)).unwrap()
+        usize::try_from(support::number(&self.engine, sql)).unwrap()
     }
 
     /// Everything sent is there once, and the accounting adds up.
@@ -146,17 +130,11 @@ impl Client {
     }
 
     fn close(self) {
+        assert_accounted(&self.engine);
         drop(self.ingest);
         let report = self.engine.shutdown(PATIENCE).unwrap();
         assert!(report.everything_durable && report.late.is_none(), "{report:?}");
     }
-}
-
-fn assert_sound(data: &Path, events: usize) {
-    let report = verify(data, None).unwrap();
-    assert_eq!(report.problems, Vec::<String>::new());
-    let held: u64 = report.shards.iter().map(|shard| shard.table_rows + shard.log_rows).sum();
-    assert_eq!(held, events as u64);
 }
 
 #[test]
@@ -203,7 +181,7 @@ fn a_log_at_its_cap_refuses_events_until_a_roll_has_freed_it() {
     client.assert_complete();
     let sent = client.sent;
     client.close();
-    assert_sound(scratch.path(), sent);
+    assert_sound(scratch.path(), sent as u64);
 }
 
 #[test]
@@ -248,7 +226,7 @@ fn when_nothing_can_be_rolled_events_are_refused_and_memory_does_not_grow() {
     client.assert_complete();
     let sent = client.sent;
     client.close();
-    assert_sound(scratch.path(), sent);
+    assert_sound(scratch.path(), sent as u64);
 }
 
 /// Nothing but the log is needed to stop: neither DuckDB's memory nor a roll that goes through.
@@ -269,7 +247,7 @@ fn an_engine_that_is_stuck_stops_in_time_and_loses_nothing() {
     assert!(report.everything_durable && report.late.is_none(), "{report:?}");
     assert_eq!(report.rows_to_replay, sent);
     drop(client.engine);
-    assert_sound(scratch.path(), sent);
+    assert_sound(scratch.path(), sent as u64);
 
     let client = Client::open(config(scratch.path()));
     client.engine.flush().unwrap();
@@ -329,7 +307,7 @@ fn a_roll_that_takes_too_long_for_a_stop_is_broken_off_and_loses_nothing() {
     drop(ingests);
     engine.shutdown(PATIENCE).unwrap();
     drop(engine);
-    assert_sound(scratch.path(), sent);
+    assert_sound(scratch.path(), sent as u64);
 }
 
 /// A replay that cannot go on, here because the queue is full and the lake takes nothing, is broken
@@ -370,5 +348,5 @@ fn a_stop_during_the_replay_is_prompt_and_loses_nothing() {
     client.engine.flush().unwrap();
     assert_eq!(client.number("SELECT count(DISTINCT user_id) FROM events"), sent);
     client.close();
-    assert_sound(scratch.path(), sent);
+    assert_sound(scratch.path(), sent as u64);
 }

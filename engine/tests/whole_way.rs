@@ -4,25 +4,18 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::time::Duration;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use ringlake_engine::query::{QueryError, QueryRequest};
 use ringlake_engine::{Engine, Error, IngestError, Readiness, verify};
-use support::{LIMIT, MOMENT, assert_accounted, config, number, open, send, send_body, stop};
+use support::{
+    LIMIT, MOMENT, assert_accounted, assert_sound, config, number, open, rows, send, send_body,
+    stop,
+};
 
 mod support;
-
-fn rows(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
-    let mut stream = engine.query(QueryRequest::new(sql)).unwrap();
-    let mut batches = Vec::new();
-    while let Some(batch) = stream.blocking_next() {
-        batches.push(batch.unwrap());
-    }
-    batches
-}
 
 fn count(engine: &Engine) -> i64 {
     number(engine, "SELECT count(*) FROM events")
@@ -47,13 +40,6 @@ fn counts(engine: &Engine) -> BTreeMap<String, i64> {
                 .collect::<Vec<_>>()
         })
         .collect()
-}
-
-fn assert_sound(data: &Path, events: u64) {
-    let report = verify(data, None).unwrap();
-    assert_eq!(report.problems, Vec::<String>::new());
-    let held: u64 = report.shards.iter().map(|shard| shard.table_rows + shard.log_rows).sum();
-    assert_eq!(held, events);
 }
 
 #[test]
