@@ -4,4 +4,4 @@
 
 mod power_cut;
 mod random;
-mod support;
+pub(crate) mod support;

@@ -9,7 +9,6 @@ use std::thread::JoinHandle;
 use arrow::array::AsArray;
 use crossbeam_channel::{Sender, unbounded};
 use ringlake_dedup::{Dedup, Limits};
-use ringlake_event::{Decoder, Limits as EventLimits, Mode, Request, Source, Tenant, record_bound};
 
 use super::held::REQUESTS_MAX;
 use super::testing::{PATIENCE, TestDisk};
@@ -21,6 +20,7 @@ use crate::ingest::{Bar, Gate, Ingest, IngestError};
 use crate::log::Identity;
 use crate::schema::log_schema;
 use crate::space;
+use crate::tests::support::commit;
 
 const NEW: Result<Durable, NotDurable> = Ok(Durable { duplicates: 0 });
 const KNOWN: Result<Durable, NotDurable> = Ok(Durable { duplicates: 1 });
@@ -106,27 +106,13 @@ impl Rig {
             .iter()
             .map(|id| format!(r#"{{"event":"e","message_id":"{id}","user_id":"{shard}"}}"#))
             .collect();
-        let body = lines.join("\n");
-        let request = Request {
-            received_at: 1_795_000_000_000_000,
-            source: Source::Events,
-            tenant: Tenant::Open,
-            correct_clock: true,
-            sender: None,
-        };
         let until = Instant::now() + PATIENCE;
         // After a failed batch nothing is accepted until the log has come back.
         while self.ingests[shard].reserve(1).err() == Some(IngestError::NotDurable) {
             assert!(Instant::now() < until, "the log comes back");
             std::thread::yield_now();
         }
-        let mut room = self.ingests[shard].reserve(record_bound(body.len())).unwrap();
-        let limits = EventLimits::default();
-        let decoded =
-            Decoder::new().decode(body.as_bytes(), &request, &limits, Mode::Whole, &mut room);
-        let decoded = decoded.unwrap();
-        room.tally().receive(decoded.accepted);
-        room.commit(decoded.record_len)
+        commit(&mut self.ingests[shard], &lines).unwrap()
     }
 
     fn answer(&self, shard: usize, ticket: Ticket) -> Result<Durable, NotDurable> {

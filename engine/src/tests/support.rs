@@ -13,6 +13,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ringlake_disk::Disk;
 use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_bound};
 
+use crate::ack::Ticket;
 use crate::directory::Directory;
 use crate::engine::{committed, open_files};
 use crate::error::chain;
@@ -65,6 +66,18 @@ pub(super) fn event(id: usize) -> String {
 /// acknowledged as durable.
 pub(super) fn send(ingest: &mut Ingest, first: usize, events: usize) -> bool {
     let lines: Vec<String> = (first..first + events).map(event).collect();
+    let ticket = loop {
+        match commit(ingest, &lines) {
+            Ok(ticket) => break ticket,
+            Err(IngestError::Full) => std::thread::yield_now(),
+            Err(_) => return false,
+        }
+    };
+    ingest.acks().wait_blocking(ticket).is_ok()
+}
+
+/// Hands in one request with the events in `lines`; nothing waits.
+pub(crate) fn commit(ingest: &mut Ingest, lines: &[String]) -> Result<Ticket, IngestError> {
     let body = lines.join("\n");
     let request = Request {
         received_at: 1_795_000_000_000_000,
@@ -73,19 +86,12 @@ pub(super) fn send(ingest: &mut Ingest, first: usize, events: usize) -> bool {
         correct_clock: false,
         sender: None,
     };
-    let mut room = loop {
-        match ingest.reserve(record_bound(body.len())) {
-            Ok(room) => break room,
-            Err(IngestError::Full) => std::thread::yield_now(),
-            Err(_) => return false,
-        }
-    };
+    let mut room = ingest.reserve(record_bound(body.len()))?;
     let decoded = Decoder::new()
         .decode(body.as_bytes(), &request, &Limits::default(), Mode::Whole, &mut room)
         .unwrap();
-    room.tally().receive(events);
-    let ticket = room.commit(decoded.record_len);
-    ingest.acks().wait_blocking(ticket).is_ok()
+    room.tally().receive(decoded.accepted);
+    Ok(room.commit(decoded.record_len))
 }
 
 /// Waits until `ingest` takes events again: after a log that took nothing the engine sees by itself

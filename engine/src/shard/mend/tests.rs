@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use ringlake_disk::RealDisk;
-use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_bound};
 use ringlake_faults::{Call, Fault, TestDisk};
 
 use super::*;
@@ -22,6 +21,7 @@ use crate::log::{Identity, Log, recover};
 use crate::schema::log_schema;
 use crate::shard::{Intake, ShardState};
 use crate::space::{self, Space};
+use crate::tests::support::commit;
 
 /// Longer than anything here may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -120,20 +120,7 @@ fn start(directory: &Path) -> Running {
 impl Running {
     /// Sends a request of `events` events; whether it became durable.
     fn send(&mut self, events: usize) -> Result<bool, IngestError> {
-        let body = vec![r#"{"event":"a"}"#; events].join("\n");
-        let request = Request {
-            received_at: 1_795_000_000_000_000,
-            source: Source::Events,
-            tenant: Tenant::Open,
-            correct_clock: true,
-            sender: None,
-        };
-        let mut room = self.ingest.reserve(record_bound(body.len()))?;
-        let decoded = Decoder::new()
-            .decode(body.as_bytes(), &request, &Limits::default(), Mode::Whole, &mut room)
-            .unwrap();
-        room.tally().receive(events);
-        let ticket = room.commit(decoded.record_len);
+        let ticket = commit(&mut self.ingest, &vec![r#"{"event":"a"}"#.to_owned(); events])?;
         Ok(self.ingest.acks().wait_blocking(ticket).is_ok())
     }
 
