@@ -31,6 +31,7 @@ mod upkeep;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 
 use delta_kernel::committer::FileSystemCommitter;
@@ -62,6 +63,9 @@ pub use upkeep::{DEFAULT_CHECKPOINT_COMMITS, DEFAULT_LOG_RETENTION, Upkeep};
 
 /// Shards that are asked for one by one when the log has no list of application ids.
 const PROBED_SHARDS: u32 = 256;
+/// Files of the log that are read ahead. The library's own 1,000 open every commit since the last
+/// checkpoint at once, and each takes about 1 MB of decoder before its first line is read.
+const READ_AHEAD_FILES: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// Who we say we are in the table's history.
 const ENGINE_INFO: &str = concat!("ringlake/", env!("CARGO_PKG_VERSION"));
 
@@ -313,7 +317,10 @@ impl Table {
 fn kernel(location: &Location) -> Kernel {
     let store = Arc::new(location.files());
     let executor = Arc::new(TokioMultiThreadExecutor::new(location.runtime()));
-    DefaultEngineBuilder::new(store).with_task_executor(executor).build()
+    DefaultEngineBuilder::new(store)
+        .with_task_executor(executor)
+        .with_buffer_size(READ_AHEAD_FILES)
+        .build()
 }
 
 /// Creates the table; whoever else does so at the same time is welcome.
