@@ -205,11 +205,12 @@ impl Engine {
         let (to_committer, requests) = bounded(0);
         engine.start_flusher(hot, receiving, to_roller, &committed)?;
         engine.start_roller(&database, table, (rolls, requests), committed.clone())?;
-        engine.start_compactor(to_compactor, to_committer)?;
         let checking = engine.clone();
         engine.spawn("check", move || checking.check_files())?;
         let recovering = engine.clone();
-        engine.spawn("recovery", move || recovering.recover(parts, &committed))?;
+        engine.spawn("recovery", move || {
+            recovering.recover(parts, &committed, (to_compactor, to_committer));
+        })?;
         Ok((engine, ingests))
     }
 
@@ -287,8 +288,7 @@ impl Engine {
 
     fn start_compactor(
         &self,
-        orders: Receiver<Order>,
-        committer: Sender<Request>,
+        (orders, committer): (Receiver<Order>, Sender<Request>),
     ) -> Result<(), Error> {
         let shared = &self.shared;
         let compactor = Compactor {
@@ -487,15 +487,22 @@ impl Engine {
         self.shared.checked.damaged_of(snapshot.version, &snapshot.files, stop);
     }
 
-    /// The recovery thread: replays, then starts the shards and opens the gate.
-    fn recover(&self, parts: Vec<ShardParts>, committed: &BTreeMap<u32, i64>) {
+    /// The recovery thread: replays, then starts the shards and the compactor, which must not add its
+    /// memory to that of a replay, and opens the gate.
+    fn recover(
+        &self,
+        parts: Vec<ShardParts>,
+        committed: &BTreeMap<u32, i64>,
+        compactor: (Receiver<Order>, Sender<Request>),
+    ) {
         let shared = &self.shared;
         let shards = u32::try_from(parts.len()).unwrap_or(u32::MAX);
         let outcome =
             recovery::recover_logs(&shared.directory, shards, committed, &shared.progress)
                 .and_then(|logs| {
                     self.replay(&logs, committed)?;
-                    self.start_shards(parts, logs, committed)
+                    self.start_shards(parts, logs, committed)?;
+                    self.start_compactor(compactor)
                 });
         match outcome {
             Ok(()) => {

@@ -12,7 +12,7 @@ use ringlake_engine::lake::merge::merge;
 use ringlake_engine::lake::plan::{Rules, next_job};
 use ringlake_engine::lake::{Job, Location, ReplaceOutcome, Table};
 use ringlake_engine::query::QueryRequest;
-use ringlake_engine::{Config, Engine, Error, Ingest};
+use ringlake_engine::{Config, Engine, Error, Ingest, Readiness};
 use support::{LIMIT, assert_sound, open, rows, send_body, stop};
 
 mod support;
@@ -162,6 +162,35 @@ fn the_background_joins_files_by_itself() {
     assert_eq!(checksum(&engine), before);
     stop(&engine, ingests);
     assert_sound(scratch.path(), 800);
+}
+
+/// A merge beside a replay would need its memory on top.
+#[test]
+fn a_start_replays_before_it_joins_files() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (engine, mut ingests) = open(config(scratch.path()));
+    for request in 0..100 {
+        send(&mut ingests[request % 2], request * 80, 80);
+    }
+    stop(&engine, ingests);
+    let mut eager = config(scratch.path());
+    eager.compaction.interval = Duration::from_millis(1);
+    (eager.hot.flush_rows, eager.hot.roll_rows) = (160, 400);
+    let (engine, ingests) = Engine::open(eager).unwrap();
+    loop {
+        let commits = engine.status().compaction.commits;
+        if engine.readiness() == Readiness::Ready {
+            break;
+        }
+        assert_eq!(commits, 0, "the log is still being replayed");
+    }
+    let began = Instant::now();
+    while engine.status().compaction.commits == 0 {
+        assert!(began.elapsed() < LIMIT, "the replay has made files to join");
+        std::thread::yield_now();
+    }
+    stop(&engine, ingests);
+    assert_sound(scratch.path(), 8_000);
 }
 
 #[test]
