@@ -79,7 +79,7 @@ impl QueryError {
 
     /// Sorts an error of DuckDB, raised while `sql` was planned or run, by whose fault it is.
     pub(super) fn from_duckdb(error: &duckdb::Error, sql: &str) -> Self {
-        let text = error.to_string();
+        let text = plain(error.to_string());
         if let Some(file) = damaged_file(&text) {
             return Self::Damaged { file: file.to_owned() };
         }
@@ -106,8 +106,19 @@ impl QueryError {
                 let message = format!("{class} Error while reading rows; only admin keys see more");
                 Self::Sql { message, position }
             }
+            // Shown to no client.
             other => other,
         }
+    }
+}
+
+/// DuckDB's message. Where it could not be told while DuckDB made Arrow of a row, it comes as JSON.
+fn plain(text: String) -> String {
+    let parts = serde_json::from_str::<serde_json::Value>(&text).ok();
+    let part = |name| parts.as_ref().and_then(|parts| parts[name].as_str());
+    match (part("exception_type"), part("exception_message")) {
+        (Some(class), Some(message)) => format!("{class} Error: {message}"),
+        _ => text,
     }
 }
 
@@ -157,7 +168,7 @@ fn position_of(excerpt: &str, sql: &str) -> Option<usize> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::split_excerpt;
+    use super::{plain, split_excerpt};
 
     fn position(text: &str, sql: &str) -> Option<usize> {
         split_excerpt(text, sql).1
@@ -186,6 +197,13 @@ mod tests {
         let carets = " ".repeat(excerpt.find("nope").unwrap());
         let text = format!("Binder Error: x\n\n{excerpt}\n{carets}^^^^");
         assert_eq!(position(&text, &sql), sql.find("nope"));
+    }
+
+    #[test]
+    fn a_message_in_json_becomes_one_as_all_others() {
+        let text = r#"{"exception_type":"Not implemented","exception_message":"no \"x\""}"#;
+        assert_eq!(plain(text.into()), "Not implemented Error: no \"x\"");
+        assert_eq!(plain("Binder Error: {}".into()), "Binder Error: {}");
     }
 
     #[test]

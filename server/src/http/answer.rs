@@ -280,6 +280,10 @@ impl Problem {
                 tracing::error!(error = %chain(error), "an engine call failed");
                 error.to_string()
             }
+            // It may quote rows, which are not for every key.
+            Self::Query(QueryError::Failed { .. }) => {
+                "the query failed for a reason of the server's own, which its log says".into()
+            }
             _ => self.to_string(),
         }
     }

@@ -72,6 +72,15 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// The statements of a list that the engine's tests of the sandbox have: one a line, `⏎` for the end
+/// of a line.
+pub fn statements(list: &str) -> Vec<String> {
+    let lists = concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/src/query/tests/statements");
+    let text = std::fs::read_to_string(Path::new(lists).join(list)).unwrap();
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with("# "));
+    lines.map(|line| line.replace('⏎', "\n")).collect()
+}
+
 /// What must hold once nobody sends to a server any more: every event received is stored, known or
 /// refused, every event stored has a number, and SQL sees every event stored.
 pub fn balanced(before: &Books, after: &Books) -> Result<(), String> {
