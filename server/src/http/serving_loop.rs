@@ -132,6 +132,9 @@ impl ServingLoop {
         // Not `pipeline_flush`: it holds answers back while more input waits, and a connection that
         // closes meanwhile (a broken body, a shutdown) takes them with it.
         builder
+            // Answers are a few hundred bytes: copied behind their head they go out with the
+            // cheaper system call.
+            .writev(false)
             .max_header_size(http.head_max_bytes)
             .max_buf_size(READ_BUFFER_MAX_BYTES.max(2 * http.head_max_bytes));
         Self {
@@ -183,11 +186,12 @@ impl ServingLoop {
         connection.working();
         let reply = match request.uri().path() {
             ingest::PATH => ingest::answer(self, connection.peer, request).await,
-            pixel::PATH => pixel::answer(self, connection.peer, request).await,
-            logs::PATH => logs::answer(self, connection.peer, request).await,
+            // Boxed: hyper moves the future of every request, which has room for the largest.
+            pixel::PATH => Box::pin(pixel::answer(self, connection.peer, request)).await,
+            logs::PATH => Box::pin(logs::answer(self, connection.peer, request)).await,
             path => match sdk::route(path) {
-                Some(route) => sdk::answer(self, connection.peer, request, route).await,
-                None => self.route(connection, request).await,
+                Some(route) => Box::pin(sdk::answer(self, connection.peer, request, route)).await,
+                None => Box::pin(self.route(connection, request)).await,
             },
         };
         connection.waiting();
