@@ -38,6 +38,7 @@ use crate::lake::{Checked, DamagedFile, Location, RETENTION_MAX, Table};
 use crate::log::{Identity, Log};
 use crate::metrics::Operations;
 use crate::niceness::{BEHIND_ANSWERS, BEHIND_ROLLS, step_behind};
+use crate::problem::Problem;
 use crate::query::{Pool, QueryError, QueryRequest, QueryStream};
 use crate::recovery::{self, Progress, RecoveryStatus, ShardLog, ids};
 use crate::roller::{Request, Roller, RollerState};
@@ -47,6 +48,7 @@ use crate::snapshot::{HotTable, Snapshot, Snapshots};
 use crate::space::{self, Space};
 use crate::status::{Quarantine, Status};
 use crate::visitor::{self, Visitors};
+use crate::vital::Vital;
 
 /// Shards that can be configured. Delta keeps a number for each, `verify` a bitmap.
 const SHARDS_MAX: usize = 1_024;
@@ -99,20 +101,14 @@ pub(crate) struct Shared {
     pub checked: Arc<Checked>,
     /// Set when the engine has been told to stop.
     pub closing: AtomicBool,
-    /// Why recovery failed, if it did.
-    failed: Mutex<Option<String>>,
+    /// Why nothing is accepted until the next start, if it is so: recovery failed, or a thread
+    /// panicked.
+    pub broken: Arc<Problem>,
     pub pool: Arc<Pool>,
     markers: Vec<Sender<Arc<Marker>>>,
     pub orders: Sender<Order>,
     /// One a thread; it disconnects when the thread has ended.
     pub threads: Mutex<Vec<(String, Receiver<()>)>>,
-}
-
-impl Shared {
-    /// Why recovery failed, if it did.
-    pub(crate) fn failure(&self) -> Option<String> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
 /// What a shard needs before its log is known.
@@ -157,7 +153,8 @@ impl Engine {
         let (ingests, parts, markers) = make_shards(&config, &gate);
         let shards: Arc<[_]> = parts.iter().map(|parts| Arc::clone(&parts.state)).collect();
         let (flusher, roller) = (Arc::<FlusherState>::default(), Arc::<RollerState>::default());
-        let overflow = overflow(&gate, &flusher, &roller);
+        let broken = Arc::<Problem>::default();
+        let overflow = overflow(&gate, &flusher, &roller, &broken);
         let (queue, receiving) = queue(config.hot.queue_bytes, overflow);
         let limits = space::Limits {
             free_min_bytes: config.disk.free_min_bytes,
@@ -189,7 +186,7 @@ impl Engine {
             queue,
             operations: Arc::default(),
             checked,
-            failed: Mutex::new(None),
+            broken,
             closing: AtomicBool::new(false),
             pool: Arc::new(pool),
             markers,
@@ -208,7 +205,7 @@ impl Engine {
         let checking = engine.clone();
         engine.spawn("check", move || checking.check_files())?;
         let recovering = engine.clone();
-        engine.spawn("recovery", move || {
+        engine.spawn_vital("recovery", move || {
             recovering.recover(parts, &committed, (to_compactor, to_committer));
         })?;
         Ok((engine, ingests))
@@ -244,7 +241,7 @@ impl Engine {
             state: Arc::clone(&shared.flusher),
         };
         let sequences = committed.iter().map(|(shard, last)| (*shard, *last)).collect();
-        self.spawn("flusher", move || {
+        self.spawn_vital("flusher", move || {
             step_behind(BEHIND_ANSWERS);
             flusher.run(hot.table, sequences);
         })
@@ -280,7 +277,7 @@ impl Engine {
             committed,
             rolled: VecDeque::new(),
         };
-        self.spawn("roller", move || {
+        self.spawn_vital("roller", move || {
             step_behind(BEHIND_ANSWERS);
             roller.run();
         })
@@ -339,8 +336,8 @@ impl Engine {
     pub fn wait_ready(&self, limit: Duration) -> Result<(), Error> {
         let until = Instant::now() + limit;
         while !self.is_running() {
-            if let Some(problem) = self.shared.failure() {
-                return Err(Error::Format { path: self.shared.directory.log(), problem });
+            if let Some(problem) = self.shared.broken.text() {
+                return Err(Error::Broken { problem });
             }
             if Instant::now() >= until {
                 return Err(Error::Deadline { what: "replaying the log", limit });
@@ -356,7 +353,7 @@ impl Engine {
     /// See [`QueryError`].
     pub fn query(&self, request: QueryRequest) -> Result<QueryStream, QueryError> {
         // Half a replay would look like lost events.
-        if !self.is_running() && self.shared.failure().is_none() {
+        if !self.is_running() && !self.shared.broken.is_there() {
             return Err(QueryError::NotReady);
         }
         self.shared.pool.query(request, self.shared.snapshots.load())
@@ -395,8 +392,9 @@ impl Engine {
     /// Waits until every event committed to a ring before the call is visible to SQL.
     ///
     /// # Errors
-    /// [`Error::Closed`] while shutting down, or when the engine failed to start;
-    /// [`Error::Stuck`] when DuckDB or the roller has taken nothing for some seconds.
+    /// [`Error::Closed`] while starting or shutting down; [`Error::Broken`] when nothing is
+    /// accepted until the next start; [`Error::Stuck`] when DuckDB or the roller has taken nothing
+    /// for some seconds.
     pub fn flush(&self) -> Result<(), Error> {
         self.reach(Goal::Visible)
     }
@@ -404,8 +402,9 @@ impl Engine {
     /// Waits until every event committed to a ring before the call is in the table.
     ///
     /// # Errors
-    /// [`Error::Closed`] while shutting down, or when the engine failed to start;
-    /// [`Error::Stuck`] when DuckDB or the table has taken nothing for some seconds.
+    /// [`Error::Closed`] while starting or shutting down; [`Error::Broken`] when nothing is
+    /// accepted until the next start; [`Error::Stuck`] when DuckDB or the table has taken nothing
+    /// for some seconds.
     pub fn roll(&self) -> Result<RollReport, Error> {
         self.reach(Goal::Rolled)?;
         let snapshot = self.shared.snapshots.load();
@@ -447,7 +446,8 @@ impl Engine {
 
     fn reach(&self, goal: Goal) -> Result<(), Error> {
         // Relaxed: a marker that slips through is answered by its sender's end.
-        if self.shared.closing.load(Ordering::Relaxed) || !self.is_running() {
+        let starting = !self.is_running() && !self.shared.broken.is_there();
+        if self.shared.closing.load(Ordering::Relaxed) || starting {
             return Err(Error::Closed);
         }
         self.check_stuck(goal)?;
@@ -466,9 +466,12 @@ impl Engine {
         }
     }
 
-    /// Nobody waits for what has been failing for long.
+    /// Nobody waits for what has been failing for long, or for ever.
     fn check_stuck(&self, goal: Goal) -> Result<(), Error> {
         let shared = &self.shared;
+        if let Some(problem) = shared.broken.text() {
+            return Err(Error::Broken { problem });
+        }
         // Relaxed: statistics.
         let needs_roller =
             goal == Goal::Rolled || shared.flusher.waits_for_roller.load(Ordering::Relaxed);
@@ -511,7 +514,7 @@ impl Engine {
                 shared.gate.lift(Bar::Closed);
                 // Relaxed: see `Engine::tell_to_stop`. A request that slips through meanwhile is
                 // drained like any other.
-                if shared.closing.load(Ordering::Relaxed) {
+                if shared.closing.load(Ordering::Relaxed) || shared.broken.is_there() {
                     shared.gate.bar(Bar::Closed);
                 }
             }
@@ -519,9 +522,10 @@ impl Engine {
                 tracing::info!("the replay was broken off; the next start goes on")
             }
             Err(error) => {
-                let problem = chain(&error);
-                tracing::error!(%problem, "the log could not be replayed; no events are accepted");
-                *shared.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+                let problem = format!("the log could not be replayed: {}", chain(&error));
+                if shared.broken.set(problem.clone()) {
+                    tracing::error!("{problem}; no events are accepted");
+                }
             }
         }
     }
@@ -587,9 +591,22 @@ impl Engine {
                 next_sequence: log.next_sequence,
                 state,
             };
-            self.spawn(&format!("shard-{}", shard.state.shard), move || shard.run())?;
+            self.spawn_vital(&format!("shard-{}", shard.state.shard), move || shard.run())?;
         }
         Ok(())
+    }
+
+    /// Starts a thread without which nothing can be accepted.
+    pub(crate) fn spawn_vital(
+        &self,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), Error> {
+        let (gate, broken) = (Arc::clone(&self.shared.gate), Arc::clone(&self.shared.broken));
+        self.spawn(name, move || {
+            let _vital = Vital { gate, broken };
+            body();
+        })
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
@@ -675,12 +692,17 @@ impl OpenHot {
 }
 
 /// A queue is stuck when what comes behind it has a problem.
-fn overflow(gate: &Arc<Gate>, flusher: &Arc<FlusherState>, roller: &Arc<RollerState>) -> Overflow {
-    let (flusher, roller) = (Arc::clone(flusher), Arc::clone(roller));
-    Overflow {
-        gate: Arc::clone(gate),
-        stuck: Box::new(move || flusher.problem.is_there() || roller.problem.is_there()),
-    }
+fn overflow(
+    gate: &Arc<Gate>,
+    flusher: &Arc<FlusherState>,
+    roller: &Arc<RollerState>,
+    broken: &Arc<Problem>,
+) -> Overflow {
+    let (flusher, roller, broken) = (Arc::clone(flusher), Arc::clone(roller), Arc::clone(broken));
+    let stuck = move || {
+        [&flusher.problem, &roller.problem, &broken].into_iter().any(|problem| problem.is_there())
+    };
+    Overflow { gate: Arc::clone(gate), stuck: Box::new(stuck) }
 }
 
 /// One ring a shard, and both its ends.

@@ -74,6 +74,12 @@ pub enum Error {
         /// What keeps them.
         problem: String,
     },
+    /// Nothing is accepted until the next start.
+    #[error("{problem}")]
+    Broken {
+        /// What failed.
+        problem: String,
+    },
     /// The engine is stopping or has stopped.
     #[error("the engine is shutting down")]
     Closed,

@@ -47,6 +47,7 @@ mod roller;
 mod shutdown;
 mod space;
 mod visitor;
+mod vital;
 
 pub use compactor::{CompactReport, VacuumReport};
 pub use config::Config;

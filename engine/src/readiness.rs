@@ -47,10 +47,8 @@ impl Engine {
         if shared.closing.load(Ordering::Relaxed) {
             return Some("the server is shutting down".into());
         }
-        if let Some(problem) = shared.failure() {
-            return Some(format!("the log could not be replayed: {problem}"));
-        }
-        (!self.is_running()).then(|| shared.progress.sentence())
+        let starting = || (!self.is_running()).then(|| shared.progress.sentence());
+        shared.broken.text().or_else(starting)
     }
 
     fn not_working(&self) -> Option<String> {

@@ -18,6 +18,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::accounting::{Accounting, Tally};
 use crate::compactor::Order;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -75,10 +76,17 @@ impl Engine {
         // Relaxed: statistics; or the thread that writes them has ended.
         let hot = shared.flusher.hot_rows.load(Ordering::Relaxed);
         Ok(ShutdownReport {
-            everything_durable: shared.shards.iter().all(|shard| shard.tally.kept_promises()),
+            everything_durable: self.kept_everything(),
             rows_to_replay: hot + shared.queue.waiting().rows,
             late,
         })
+    }
+
+    /// What came in has been stored or refused, and nobody was told "accepted" for what was lost.
+    fn kept_everything(&self) -> bool {
+        let tallies = || self.shared.shards.iter().map(|shard| &shard.tally);
+        // A shard that panicked leaves events without an end.
+        Accounting::of(tallies()).in_flight == 0 && tallies().all(Tally::kept_promises)
     }
 
     fn tell_to_stop(&self) {

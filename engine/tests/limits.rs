@@ -255,6 +255,18 @@ fn an_engine_that_is_stuck_stops_in_time_and_loses_nothing() {
     client.close();
 }
 
+/// A shard that has panicked leaves them behind.
+#[test]
+fn a_stop_does_not_call_events_durable_that_were_neither_stored_nor_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut client = Client::open(config(scratch.path()));
+    client.send_once_accepted();
+    client.ingest.tally().receive(1);
+    drop(client.ingest);
+    let report = client.engine.shutdown(PATIENCE).unwrap();
+    assert!(!report.everything_durable && report.late.is_none(), "{report:?}");
+}
+
 /// A roll of 40 MB that hardly compress takes longer than the stop gives it.
 #[test]
 fn a_roll_that_takes_too_long_for_a_stop_is_broken_off_and_loses_nothing() {

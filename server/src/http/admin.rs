@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
+use ringlake_engine::Error;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -61,9 +62,11 @@ fn timed(began: Instant, report: &impl Serialize) -> Result<Json<Value>, Problem
 
 impl App {
     /// The engine says "closed" while it starts as well as while it stops.
-    fn problem(&self, error: ringlake_engine::Error) -> Problem {
+    fn problem(&self, error: Error) -> Problem {
         match error {
-            ringlake_engine::Error::Closed if !self.stopping.is_cancelled() => self.not_ready(),
+            Error::Closed | Error::Broken { .. } if !self.stopping.is_cancelled() => {
+                self.not_ready()
+            }
             error => Problem::Engine(error),
         }
     }
