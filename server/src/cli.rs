@@ -44,6 +44,9 @@ pub enum Command {
     Keys(Keys),
     /// Write realistic events to standard output, one JSON object a line.
     Generate(Generate),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(Settings),
     /// Do the whole way once: serve, send, roll, query, and print the figures.
     Demo(Demo),
 }
@@ -91,6 +94,14 @@ pub struct Serve {
     /// `memory` means accepted [default: disk].
     #[arg(long, value_name = "LEVEL")]
     pub ack: Option<Ack>,
+}
+
+/// `ringlake config`
+#[derive(Debug, Subcommand)]
+pub enum Settings {
+    /// Print every key with its value, its unit, its default and where the value comes from: a file,
+    /// the environment, a flag. With --config the output gives the same configuration.
+    Show(Serve),
 }
 
 /// `ringlake import`

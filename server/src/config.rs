@@ -24,9 +24,11 @@ use crate::http::Network;
 
 mod keys;
 mod raw;
+mod show;
 
 pub use keys::{KEYS, Kind, help};
 use raw::Raw;
+pub use show::show;
 
 /// The data directory when nobody names one.
 pub const DEFAULT_DATA: &str = "./ringlake-data";

@@ -281,3 +281,24 @@ fn the_demonstration_runs_to_its_figures() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "it cleans up");
 }
+
+#[test]
+fn the_configuration_is_shown_as_a_file_that_gives_it_again() {
+    let shown = run(&["config", "show", "--listen", "127.0.0.1:1", "--ack", "memory"]);
+    assert!(shown.status.success(), "{}", text(&shown.stderr));
+    let first = text(&shown.stdout);
+    assert!(first.contains("\nack = \"memory\" # disk or memory; flag --ack, default \"disk\"\n"));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ringlake.toml");
+    std::fs::write(&file, &first).unwrap();
+    let again = run(&["config", "show", "--config", file.to_str().unwrap()]);
+    let values = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.split(" # ").next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(values(&text(&again.stdout)), values(&first));
+
+    std::fs::write(&file, "[hot]\nroll_rows = 1\n").unwrap();
+    let refused = run(&["config", "show", "--config", file.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("hot.roll_rows is 1; it must be between"));
+}

@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use ringlake_engine::{Engine, Ingest};
 
-use crate::cli::{Cli, Command, LogFormat};
+use crate::cli::{Cli, Command, LogFormat, Settings};
 use crate::config::Config;
 use crate::logging;
 
+mod config;
 mod demo;
 mod generate;
 mod import;
@@ -56,6 +57,7 @@ pub fn run(cli: Cli) -> Result<u8> {
             quietly()?;
             maintenance::vacuum(&arguments)
         }
+        Command::Config(Settings::Show(arguments)) => config::show(&arguments, log),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Demo(arguments) => {
             quietly()?;

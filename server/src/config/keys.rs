@@ -62,7 +62,11 @@ const DAY_MS: u64 = 86_400_000;
 /// Every key there is, in the order of the documentation.
 pub const KEYS: &[Key] = &[
     text("data", "path", "data directory: the log, the node's identity and, by default, the table"),
-    text("lake", "path or file:// URL", "where the Delta table lives"),
+    text(
+        "lake",
+        "path or file:// URL",
+        "where the Delta table lives; below the data directory when not set",
+    ),
     text("listen", "address:port", "where the server listens"),
     text("ack", "disk or memory", "what a 2xx promises when the request does not say"),
     text("log_format", "text or json", "how log lines look"),
@@ -156,7 +160,8 @@ pub const KEYS: &[Key] = &[
         0,
         1 << 50,
         "bytes",
-        "free space below which events are refused, where the log is and where the table is",
+        "free space below which events are refused, where the log is and where the table is; when \
+         not set 536870912, or an eighth of the file system if that is less",
     ),
     number("hot.flush_interval_ms", 1, DAY_MS, "ms", "time until SQL sees a durable event"),
     number("hot.queue_bytes", MIB, 16 * GIB, "bytes", "durable batches that wait for a flush"),

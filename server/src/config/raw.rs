@@ -1,9 +1,11 @@
 //! The configuration as written: every key optional, none unknown.
 
+use std::time::Duration;
+
 use ringlake_engine::Config as EngineConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{HttpConfig, Quotas, millis, set, size};
+use super::{Config, HttpConfig, Quotas, millis, set, size};
 use crate::UsageError;
 use crate::cli::{Ack, LogFormat};
 
@@ -121,6 +123,98 @@ pub(super) struct Compaction {
     pub interval_ms: Option<u64>,
     pub file_bytes: Option<u64>,
     pub retain_ms: Option<u64>,
+}
+
+impl Raw {
+    /// What a file with every value of `config` would hold. Absent: what depends on the machine and
+    /// has not been set.
+    pub fn of(config: &Config) -> Self {
+        let engine = &config.engine;
+        Self {
+            data: Some(engine.data.display().to_string()),
+            lake: engine.lake.clone(),
+            listen: Some(config.listen.clone()),
+            ack: Some(config.ack),
+            log_format: Some(config.log_format),
+            shards: given(engine.shards.get()),
+            ring_bytes: given(engine.ring_bytes),
+            shutdown_timeout_ms: in_millis(config.shutdown_timeout),
+            http: Http::of(&config.http),
+            privacy: Privacy {
+                store_ip: Some(config.privacy.store_ip),
+                honour_dnt: Some(config.privacy.honour_dnt),
+            },
+            limits: Limits {
+                window_ms: in_millis(config.quotas.window),
+                key_requests: Some(config.quotas.key.requests),
+                key_events: Some(config.quotas.key.events),
+                tenant_requests: Some(config.quotas.tenant.requests),
+                tenant_events: Some(config.quotas.tenant.events),
+            },
+            dedup: Dedup {
+                ids: given(engine.dedup.ids),
+                window_ms: in_millis(engine.dedup.window),
+            },
+            log: Log {
+                segment_bytes: Some(engine.log.segment_bytes),
+                batch_rows: given(engine.log.batch_rows),
+                batch_bytes: given(engine.log.batch_bytes),
+                max_bytes: Some(engine.log_max_bytes()),
+            },
+            disk: Disk { free_min_bytes: engine.disk.free_min_bytes },
+            hot: Hot {
+                flush_interval_ms: in_millis(engine.hot.flush_interval),
+                queue_bytes: given(engine.hot.queue_bytes),
+                roll_rows: given(engine.hot.roll_rows),
+                roll_bytes: given(engine.hot.roll_bytes),
+                roll_age_ms: in_millis(engine.hot.roll_age),
+            },
+            duckdb: DuckDb {
+                memory: Some(engine.duckdb.memory_limit.clone()),
+                threads: given(engine.duckdb.threads),
+                temp_max: Some(engine.duckdb.temp_max.clone()),
+            },
+            query: Query {
+                workers: given(engine.query.workers),
+                waiting: given(engine.query.waiting),
+                wait_ms: in_millis(engine.query.wait),
+                timeout_ms: in_millis(engine.query.timeout),
+            },
+            compaction: Compaction {
+                interval_ms: in_millis(engine.compaction.interval),
+                file_bytes: Some(engine.compaction.file_bytes),
+                retain_ms: in_millis(engine.compaction.retain_replaced),
+            },
+        }
+    }
+}
+
+impl Http {
+    fn of(http: &HttpConfig) -> Self {
+        Self {
+            connections_max: given(http.connections_max),
+            connections_per_address_max: given(http.connections_per_address_max),
+            head_max_bytes: given(http.head_max_bytes),
+            body_max_bytes: given(http.body_max_bytes),
+            bodies_max_bytes: given(http.bodies_max_bytes),
+            event_max_bytes: given(http.limits.event_max_bytes),
+            events_max: given(http.limits.events_max),
+            body_timeout_ms: in_millis(http.body_timeout),
+            head_timeout_ms: in_millis(http.head_timeout),
+            body_rate_min_bytes: Some(http.body_rate_min_bytes),
+            idle_timeout_ms: in_millis(http.idle_timeout),
+            cors_origins: Some(http.cors_origins.clone()),
+            trusted_proxies: Some(http.trusted_proxies.iter().map(ToString::to_string).collect()),
+        }
+    }
+}
+
+fn given(value: usize) -> Option<u64> {
+    u64::try_from(value).ok()
+}
+
+fn in_millis(value: Duration) -> Option<u64> {
+    u64::try_from(value.as_millis()).ok()
 }
 
 /// Puts the sections `dedup`, `log`, `disk`, `hot`, `duckdb`, `query` and `compaction` into

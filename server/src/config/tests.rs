@@ -120,3 +120,36 @@ fn lists_are_separated_by_commas_in_the_environment() {
     assert_eq!(config.http.cors_origins, ["https://a.example", "https://b.example"]);
     assert!(error(None, &[("RINGLAKE_HTTP_CORS_ORIGINS", "a.example")]).contains("a.example"));
 }
+
+#[test]
+fn what_is_shown_gives_the_same_configuration() {
+    let file = "[http]\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\nevents_max = 7\n";
+    let variables = [("RINGLAKE_HOT_ROLL_ROWS", "5000"), ("RINGLAKE_PRIVACY_STORE_IP", "true")];
+    let flags = vec![("listen", "--listen", Value::String("127.0.0.1:3".into()))];
+    let config = load(Some(file), &variables, flags).unwrap();
+    let text = show(&config).unwrap();
+    for key in KEYS {
+        let name = key.name.split_once('.').map_or(key.name, |(_, name)| name);
+        let starts = [format!("{name} = "), format!("# {name} is not set # ")];
+        let is_line = |line: &&str| starts.iter().any(|start| line.starts_with(start));
+        let mut lines = text.lines().filter(is_line);
+        assert!(lines.any(|line| line.contains(&format!(" # {}; ", key.unit))), "{key:?}");
+    }
+    let again = load(Some(&text), &[], vec![]).unwrap();
+    let values = |config| toml::to_string(&Raw::of(config)).unwrap();
+    assert_eq!(values(&again), values(&config));
+    assert_eq!(again.engine.hot.roll_rows, 5_000);
+}
+
+#[test]
+fn what_is_shown_says_where_values_come_from() {
+    let variables = [("RINGLAKE_HTTP_EVENTS_MAX", "7")];
+    let text = show(&load(None, &variables, vec![]).unwrap()).unwrap();
+    let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap();
+    assert_eq!(
+        line("events_max"),
+        "events_max = 7 # events; environment variable RINGLAKE_HTTP_EVENTS_MAX, default 50000"
+    );
+    assert_eq!(line("shutdown_timeout_ms"), "shutdown_timeout_ms = 5000 # ms; default");
+    assert_eq!(line("# free_min_bytes"), "# free_min_bytes is not set # bytes; default");
+}

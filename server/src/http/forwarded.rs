@@ -5,6 +5,7 @@
 //! `X-Forwarded-For` and `Forwarded` are both there and disagree, one of them is forged, and neither
 //! is believed. Without configured proxies no header is looked at.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
@@ -39,6 +40,12 @@ impl Network {
             }
             _ => false,
         }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.address, self.prefix)
     }
 }
 
