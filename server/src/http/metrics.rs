@@ -1,16 +1,20 @@
-//! `GET /metrics`: counters, gauges and histograms in the OpenMetrics text format.
+//! `GET /metrics`: counters, gauges and histograms, in the OpenMetrics text format for who asks for
+//! it and in Prometheus' own for everybody else.
+//!
+//! `server/ops/METRICS.md` describes each; a test keeps the two together.
 //!
 //! Everything is counted where it happens, by one thread each, and added up here when somebody
 //! asks; so counting costs nothing that could be measured.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use hyper::header::CONTENT_TYPE;
+use hyper::HeaderMap;
+use hyper::header::{ACCEPT, CONTENT_TYPE};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -24,13 +28,42 @@ use ringlake_engine::status::{CompactionStatus, Status};
 use super::App;
 use super::answer::Problem;
 
-const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text";
+const OPEN_METRICS_CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PROMETHEUS_CONTENT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers a scrape.
-pub async fn answer(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+pub async fn answer(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
     let scraped = Arc::clone(&app);
     let text = app.blocking(|_| write(scraped)).await?;
-    Ok(([(CONTENT_TYPE, CONTENT)], text).into_response())
+    let accepted = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accepted.contains(OPEN_METRICS) {
+        Ok(([(CONTENT_TYPE, OPEN_METRICS_CONTENT)], text).into_response())
+    } else {
+        Ok(([(CONTENT_TYPE, PROMETHEUS_CONTENT)], prometheus(&text)).into_response())
+    }
+}
+
+/// OpenMetrics in the format that came before it: the family of a counter has the name of its
+/// samples, there are no units, and nothing marks the end.
+fn prometheus(open_metrics: &str) -> String {
+    let family = |line: &str| line.split(' ').nth(2).unwrap_or_default().to_owned();
+    let is_counter = |line: &&str| line.starts_with("# TYPE ") && line.ends_with(" counter");
+    let counters: HashSet<String> = open_metrics.lines().filter(is_counter).map(family).collect();
+    let mut text = String::with_capacity(open_metrics.len() + 8 * counters.len());
+    for line in open_metrics.lines() {
+        if line == "# EOF" || line.starts_with("# UNIT ") {
+            continue;
+        }
+        let name = family(line);
+        if line.starts_with("# ") && counters.contains(&name) {
+            text.push_str(&line.replacen(&name, &format!("{name}_total"), 1));
+        } else {
+            text.push_str(line);
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn write(app: Arc<App>) -> Result<String, Problem> {
