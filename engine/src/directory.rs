@@ -3,6 +3,7 @@
 //! ```text
 //! <data>/lock         held by the one process that writes; says who that is
 //! <data>/node         the generated node id
+//! <data>/cursor.key   what listings sign their cursors with; for its owner's eyes only
 //! <data>/salt         today's visitor salt; see `visitor.rs`
 //! <data>/log/         segments, a directory a shard
 //! <data>/events/      the Delta table (unless it lives elsewhere)
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use ringlake_disk::{Disk, RealDisk, create_directories, create_directories_durably, write_file};
 
 use crate::error::Error;
+use crate::secret;
 
 /// Length of a generated node id. Twelve bytes are what DuckDB stores inside a string's own slot.
 const NODE_ID_LENGTH: usize = 12;
@@ -72,6 +74,24 @@ impl Directory {
     #[must_use]
     pub fn node(&self) -> &str {
         &self.node
+    }
+
+    /// The key of cursors, made when it is not there. Losing it makes old cursors invalid and nothing
+    /// else, so a file that cannot be written, on a full disk say, is no error.
+    ///
+    /// # Errors
+    /// When there are no random numbers.
+    pub(crate) fn cursor_key(&self) -> Result<secret::Key, Error> {
+        let path = self.root.join("cursor.key");
+        if let Some(key) = fs::read(&path).ok().and_then(|bytes| bytes.try_into().ok()) {
+            return Ok(key);
+        }
+        let key = secret::random().map_err(Error::io("make", &path))?;
+        let written = secret::draft(&path, &key).and_then(|draft| fs::rename(draft, &path));
+        if let Err(error) = written {
+            tracing::warn!(%error, "cursors of listings will be invalid after a restart");
+        }
+        Ok(key)
     }
 
     /// Where the logs are.

@@ -35,6 +35,7 @@ use crate::hot::{
 };
 use crate::ingest::{Bar, Gate, Ingest};
 use crate::lake::{Checked, DamagedFile, Location, RETENTION_MAX, Table};
+use crate::listing::{ListError, ListRequest, Lister, Page, Signer};
 use crate::log::{Identity, Log};
 use crate::metrics::Operations;
 use crate::niceness::{BEHIND_ANSWERS, BEHIND_ROLLS, step_behind};
@@ -105,6 +106,7 @@ pub(crate) struct Shared {
     /// panicked.
     pub broken: Arc<Problem>,
     pub pool: Arc<Pool>,
+    lister: Lister,
     markers: Vec<Sender<Arc<Marker>>>,
     pub orders: Sender<Order>,
     /// One a thread; it disconnects when the thread has ended.
@@ -164,13 +166,11 @@ impl Engine {
         let (watched, flusher_wake) = (Arc::clone(&shards), queue.waker());
         let space = Space::new(limits, Arc::clone(&gate), watched, flusher_wake, log, lake);
         let committed = committed(&table, &directory, parts.len())?;
-        let for_queries = Arc::clone(&database);
         let checked: Arc<Checked> = Arc::default();
-        let for_pool = Arc::clone(&checked);
-        let pool = Pool::start(config.query.clone(), for_pool, move || for_queries.connect())
-            .map_err(Error::io("start the query workers", "query"))?;
+        let pool = make_pool(&config, &checked, &database)?;
         // Orders are rare and their callers wait: each has at most one in it.
         let (orders, to_compactor) = unbounded();
+        let lister = make_lister(&config, &directory, &location, &checked, &database)?;
 
         let shared = Arc::new(Shared {
             gate,
@@ -189,6 +189,7 @@ impl Engine {
             broken,
             closing: AtomicBool::new(false),
             pool: Arc::new(pool),
+            lister,
             markers,
             orders,
             threads: Mutex::new(Vec::new()),
@@ -357,6 +358,20 @@ impl Engine {
             return Err(QueryError::NotReady);
         }
         self.shared.pool.query(request, self.shared.snapshots.load())
+    }
+
+    /// Reads one page of events, of everything that is visible now. Blocks; not for a worker of an
+    /// async runtime.
+    ///
+    /// # Errors
+    /// See [`ListError`].
+    pub fn list(&self, request: &ListRequest) -> Result<Page, ListError> {
+        let closing = self.shared.closing.load(Ordering::Relaxed);
+        // Half a replay would look like lost events. Relaxed: a page that slips through is sound.
+        if closing || !self.is_running() && !self.shared.broken.is_there() {
+            return Err(ListError::NotReady);
+        }
+        self.shared.lister.page(request, &self.shared.snapshots.load())
     }
 
     /// How far the start is.
@@ -703,6 +718,29 @@ fn overflow(
         [&flusher.problem, &roller.problem, &broken].into_iter().any(|problem| problem.is_there())
     };
     Overflow { gate: Arc::clone(gate), stuck: Box::new(stuck) }
+}
+
+fn make_pool(
+    config: &Config,
+    checked: &Arc<Checked>,
+    database: &Arc<Database>,
+) -> Result<Pool, Error> {
+    let (checked, database) = (Arc::clone(checked), Arc::clone(database));
+    Pool::start(config.query.clone(), checked, move || database.connect())
+        .map_err(Error::io("start the query workers", "query"))
+}
+
+fn make_lister(
+    config: &Config,
+    directory: &Directory,
+    location: &Location,
+    checked: &Arc<Checked>,
+    database: &Arc<Database>,
+) -> Result<Lister, Error> {
+    let signer = Signer::new(directory.cursor_key()?);
+    let (checked, database) = (Arc::clone(checked), Arc::clone(database));
+    let connect = move || database.connect();
+    Ok(Lister::new(signer, checked, location.runtime(), config.query.clone(), connect))
 }
 
 /// One ring a shard, and both its ends.

@@ -3,7 +3,7 @@
 //! The modules stand in the order of an event's way:
 //!
 //! ```text
-//!  Ingest ─▶ ring ─▶ shard ─▶ log ─▶ hot ─▶ lake ─▶ query
+//!  Ingest ─▶ ring ─▶ shard ─▶ log ─▶ hot ─▶ lake ─▶ query, listing
 //! ```
 //!
 //! **Architecture invariants**
@@ -24,6 +24,7 @@ pub mod ack;
 pub mod hot;
 pub mod ingest;
 pub mod lake;
+pub mod listing;
 pub mod query;
 pub mod shard;
 pub mod snapshot;
@@ -44,6 +45,7 @@ mod niceness;
 mod problem;
 mod readiness;
 mod roller;
+mod secret;
 mod shutdown;
 mod space;
 mod visitor;

@@ -6,6 +6,7 @@
 //! Timestamps have no zone and mean UTC (Delta `timestamp_ntz`): DuckDB's bundled build has no
 //! ICU, and a cast from the zoned form keeps filters from the statistics.
 
+use std::num::TryFromIntError;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -19,6 +20,8 @@ pub struct Column {
     pub kind: Kind,
     /// Whether an event may lack it.
     pub nullable: bool,
+    /// What it means, as a phrase for users.
+    pub meaning: &'static str,
 }
 
 /// What a column holds.
@@ -58,42 +61,56 @@ impl Kind {
     }
 }
 
-const fn required(name: &'static str, kind: Kind) -> Column {
-    Column { name, kind, nullable: false }
+const fn required(name: &'static str, kind: Kind, meaning: &'static str) -> Column {
+    Column { name, kind, nullable: false, meaning }
 }
 
-const fn optional(name: &'static str, kind: Kind) -> Column {
-    Column { name, kind, nullable: true }
+const fn optional(name: &'static str, kind: Kind, meaning: &'static str) -> Column {
+    Column { name, kind, nullable: true, meaning }
 }
 
 /// Every stored column in order; the partition column [`PARTITION`] is not among them.
 pub const COLUMNS: [Column; 22] = [
-    required("node", Kind::Text),
-    required("shard", Kind::Int),
-    required("sequence", Kind::Long),
-    optional("message_id", Kind::Text),
-    required("tenant", Kind::Text),
-    required("type", Kind::Text),
-    optional("event", Kind::Text),
-    required("timestamp", Kind::Timestamp),
-    optional("original_timestamp", Kind::Timestamp),
-    optional("sent_at", Kind::Timestamp),
-    required("received_at", Kind::Timestamp),
-    optional("user_id", Kind::Text),
-    optional("anonymous_id", Kind::Text),
-    optional("session_id", Kind::Text),
-    optional("visitor_id", Kind::Long),
-    optional("url", Kind::Text),
-    optional("referrer", Kind::Text),
-    optional("user_agent", Kind::Text),
-    optional("ip", Kind::Text),
-    optional("properties", Kind::Text),
-    optional("context", Kind::Text),
-    required("source", Kind::Text),
+    required(
+        "node",
+        Kind::Text,
+        "node that accepted the event; with shard and sequence its identity",
+    ),
+    required("shard", Kind::Int, "shard of the node"),
+    required("sequence", Kind::Long, "number of the event in its shard, dense from 1"),
+    optional("message_id", Kind::Text, "the client's idempotency key"),
+    required("tenant", Kind::Text, "owner of the event"),
+    required("type", Kind::Text, "track, page, screen, identify, group, alias, log or another"),
+    optional("event", Kind::Text, "name of the event"),
+    required("timestamp", Kind::Timestamp, "when it happened, corrected for the client's clock"),
+    optional("original_timestamp", Kind::Timestamp, "when it happened, as the client said"),
+    optional("sent_at", Kind::Timestamp, "when it was sent, as the client said"),
+    required("received_at", Kind::Timestamp, "when the server accepted it"),
+    optional("user_id", Kind::Text, "who, as the client knows"),
+    optional("anonymous_id", Kind::Text, "who, before that is known"),
+    optional("session_id", Kind::Text, "session of the client"),
+    optional("visitor_id", Kind::Long, "bits of a keyed hash that changes every day"),
+    optional("url", Kind::Text, "address of the page"),
+    optional("referrer", Kind::Text, "where the visitor came from"),
+    optional("user_agent", Kind::Text, "program of the client"),
+    optional("ip", Kind::Text, "address of the client; null unless enabled"),
+    optional("properties", Kind::Text, "JSON: what belongs to the event"),
+    optional("context", Kind::Text, "JSON: what belongs to its circumstances"),
+    required("source", Kind::Text, "endpoint or SDK that it came by"),
 ];
 
 /// The partition column: the UTC day of `received_at`.
 pub const PARTITION: &str = "date";
+
+/// The value of the partition column for a row received at `received_at`, in microseconds since
+/// 1970: days since 1970.
+///
+/// # Errors
+/// When there is no such day: the years 5,800,000 and beyond.
+pub(crate) fn day_of(received_at: i64) -> Result<i32, TryFromIntError> {
+    const DAY_MICROS: i64 = 86_400_000_000;
+    i32::try_from(received_at.div_euclid(DAY_MICROS))
+}
 
 /// The Arrow schema of a stored batch (without the partition column).
 #[must_use]

@@ -7,8 +7,7 @@
 //! (`salt`, mode 0600) lies in the data directory, outside the table's, and a restart goes on with
 //! it.
 //!
-//! **Not guaranteed.** What a file system keeps of overwritten bytes. Nothing durable rests on the
-//! file, so it does not go through [`Disk`](ringlake_disk::Disk), which knows no modes. An event that was received
+//! **Not guaranteed.** What a file system keeps of overwritten bytes. An event that was received
 //! before midnight and is written after it has no id: its salt is gone.
 //!
 //! **Roles.** Shard threads ask for ids, and look at the clock when they have nothing to do, so that
@@ -22,7 +21,6 @@ use std::fs::{self, File, OpenOptions};
 use std::hash::Hasher;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -31,9 +29,10 @@ use arc_swap::ArcSwap;
 use ringlake_event::Sender;
 use siphasher::sip::SipHasher24;
 
+use crate::secret;
+
 const DAY_MICROS: i64 = 86_400_000_000;
 const NAME: &str = "salt";
-const DRAFT: &str = "salt.new";
 
 /// Now, in microseconds since 1970; a clock before that counts as 1970.
 pub(crate) fn now() -> i64 {
@@ -45,7 +44,7 @@ pub(crate) fn now() -> i64 {
 struct Salt {
     /// Days since 1970.
     day: i64,
-    key: [u8; 16],
+    key: secret::Key,
 }
 
 /// Today's salt, and its file.
@@ -128,9 +127,7 @@ impl Visitors {
 
 impl Salt {
     fn random(day: i64) -> io::Result<Self> {
-        let mut key = [0; 16];
-        getrandom::fill(&mut key).map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(Self { day, key })
+        Ok(Self { day, key: secret::random()? })
     }
 
     /// Whether this salt must not be used on `day` any more. One of tomorrow stays: a clock that is
@@ -178,15 +175,8 @@ fn read(path: &Path) -> io::Result<Option<Salt>> {
 
 /// Puts `salt` in the place of the one before, whose bytes are overwritten first.
 fn write(path: &Path, salt: &Salt) -> io::Result<()> {
-    let draft = path.with_file_name(DRAFT);
-    // A draft that a crash has left behind may have another mode.
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
-    writeln!(file, "{} {:032x}", salt.day, u128::from_be_bytes(salt.key))?;
-    file.sync_all()?;
+    let text = format!("{} {:032x}\n", salt.day, u128::from_be_bytes(salt.key));
+    let draft = secret::draft(path, text.as_bytes())?;
     destroy(path)?;
     fs::rename(&draft, path)?;
     match path.parent() {
@@ -265,7 +255,7 @@ mod tests {
         // Who still has the old file open finds nothing in it.
         let left = io::read_to_string(&old).unwrap();
         assert!(left.bytes().all(|byte| byte == 0), "{left:?}");
-        assert!(!directory.path().join(DRAFT).exists());
+        assert!(!directory.path().join("salt.new").exists());
 
         // What came before midnight has no id any more; what came after has another one.
         assert_eq!(visitors.id(NOON, "acme", &ada), None);

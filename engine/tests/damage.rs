@@ -1,5 +1,5 @@
 //! Damage on the medium: whatever bytes change while nobody looks, the next start succeeds, says
-//! what it has set aside, and no query returns anything that was not sent.
+//! what it has set aside, and no query or listing returns anything that was not sent.
 //!
 //! A stopped data directory is copied, some bytes in its segments and Parquet files are changed, and
 //! the engine is opened on the copy. The seeds are fixed; a failure names the round, and the bytes
@@ -12,7 +12,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use arrow::array::{Array, ArrayRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use ringlake_engine::listing::{ListError, ListRequest};
 use ringlake_engine::query::{QueryError, QueryRequest};
 use ringlake_engine::{Engine, verify};
 use ringlake_faults::Image;
@@ -53,21 +55,40 @@ fn rows(engine: &Engine, filter: &str) -> Result<Vec<String>, QueryError> {
     let sql = format!("SELECT * FROM events WHERE {filter}");
     let mut stream = engine.query(QueryRequest::new(sql))?;
     let mut rows = Vec::new();
-    let options = FormatOptions::default().with_null("null");
     while let Some(batch) = stream.blocking_next() {
-        let batch = batch?;
-        let columns: Vec<_> = batch
-            .columns()
-            .iter()
-            .map(|column| ArrayFormatter::try_new(column, &options).unwrap())
-            .collect();
-        rows.extend((0..batch.num_rows()).map(|row| {
-            let mut text = String::new();
-            columns.iter().for_each(|column| write!(text, "{}|", column.value(row)).unwrap());
-            text
-        }));
+        rows.extend(texts(batch?.columns()));
     }
     Ok(rows)
+}
+
+/// The rows of the day that begins at `day`, from the pages of a listing.
+fn listed(engine: &Engine, day: i64) -> Result<Vec<String>, ListError> {
+    let mut request =
+        ListRequest { from: Some(day), to: Some(day + 1), limit: 70, ..ListRequest::default() };
+    let mut rows = Vec::new();
+    loop {
+        let page = engine.list(&request)?;
+        // The first column is the id, which is no column of the table.
+        rows.extend(texts(&page.events.columns()[1..]));
+        match page.next_cursor {
+            Some(cursor) => request.cursor = Some(cursor),
+            None => return Ok(rows),
+        }
+    }
+}
+
+/// One text a row.
+fn texts(columns: &[ArrayRef]) -> Vec<String> {
+    let options = FormatOptions::default().with_null("null");
+    let rows = columns[0].len();
+    let columns: Vec<_> =
+        columns.iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+    let text_of = |row| {
+        let mut text = String::new();
+        columns.iter().for_each(|column| write!(text, "{}|", column.value(row)).unwrap());
+        text
+    };
+    (0..rows).map(text_of).collect()
 }
 
 /// The segments and the data files below `data`, in order.
@@ -178,7 +199,19 @@ fn examine(data: &Path, sent: &BTreeSet<String>, kind: Kind, what: &str) {
     let in_parquet = matches!(kind, Kind::BitInParquet | Kind::BurstInParquet);
     let mut found = BTreeSet::new();
     let mut failed = 0;
-    for (day, _) in DAYS {
+    for (day, moment) in DAYS {
+        match listed(&engine, moment) {
+            Ok(rows) => {
+                let count = rows.len();
+                let rows: BTreeSet<String> = rows.into_iter().collect();
+                assert_eq!(rows.len(), count, "{what}: a listing has a row twice");
+                assert!(rows.is_subset(sent), "{what}: a listing has a row that was never sent");
+            }
+            Err(ListError::Damaged { file }) => {
+                assert!(file.contains(day), "{what}: {file} is not of {day}");
+            }
+            Err(error) => panic!("{what}: {error}"),
+        }
         match rows(&engine, &format!("date = DATE '{day}'")) {
             Ok(rows) => {
                 for row in rows {

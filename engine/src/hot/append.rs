@@ -13,9 +13,8 @@ use duckdb::Connection;
 use super::ffi::{ChunkAppender, Refused};
 use super::{Database, LogBatch};
 use crate::error::Error;
-use crate::schema::{hot_schema, hot_table_columns, log_schema};
+use crate::schema::{day_of, hot_schema, hot_table_columns, log_schema};
 
-const DAY_MICROS: i64 = 86_400_000_000;
 /// Where `received_at` stands in a logged row.
 const RECEIVED_AT: usize = 7;
 
@@ -62,7 +61,7 @@ fn joined_rows(node: &str, batches: &[LogBatch]) -> Result<RecordBatch, ArrowErr
     let dates: Vec<i32> = received
         .values()
         .iter()
-        .map(|micros| i32::try_from(micros.div_euclid(DAY_MICROS)))
+        .map(|micros| day_of(*micros))
         .collect::<Result<_, _>>()
         .map_err(|_| ArrowError::CastError("received_at is out of range".into()))?;
 

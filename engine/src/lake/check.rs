@@ -9,7 +9,7 @@
 //! their names. Only their length is compared, and only by [`check_whole`].
 //!
 //! **Roles.** Query workers and one thread of the engine call [`Checked::damaged_of`]; the roller
-//! calls [`Checked::trust`].
+//! calls [`Checked::trust`]; listings call [`Checked::problem_of`].
 //!
 //! **Memory.** About 100 bytes a file that has been checked.
 
@@ -248,6 +248,15 @@ impl Checked {
         let mut known = self.known();
         if !matches!(known.get(&file.path), Some(Known::Damaged(_))) {
             known.insert(Arc::clone(&file.path), Known::BadPage(DamagedFile::of(file, problem)));
+        }
+    }
+
+    /// What is wrong with `file` as a whole, if anything is; it is checked now unless it has been.
+    pub fn problem_of(&self, file: &DataFile) -> Option<DamagedFile> {
+        self.check_unknown(std::slice::from_ref(file), || false);
+        match self.known().get(&file.path) {
+            Some(Known::Damaged(damaged)) => Some(damaged.clone()),
+            _ => None,
         }
     }
 

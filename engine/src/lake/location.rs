@@ -266,7 +266,7 @@ impl Location {
     }
 
     /// The runtime that does the table's input and output.
-    pub(super) fn runtime(&self) -> Handle {
+    pub(crate) fn runtime(&self) -> Handle {
         self.io.handle.clone()
     }
 }

@@ -21,6 +21,7 @@
 //! | [`plan`] | which small files are joined next |
 //! | [`merge`] | sorted files to fewer sorted files, in bounded memory |
 //! | [`mod@vacuum`] | which files nobody needs |
+//! | `reader` | one file for asynchronous readers |
 //! | [`verify`] | which sequence numbers the files hold |
 //!
 //! **Guarantees.** A file is synced, and its directory, before a commit names it. A commit holds
@@ -39,6 +40,7 @@ pub mod footer;
 pub mod location;
 pub mod merge;
 pub mod plan;
+pub(crate) mod reader;
 pub mod roll;
 pub mod seal;
 pub mod vacuum;

@@ -44,10 +44,10 @@ pub(super) fn config(data: &Path) -> Config {
 }
 
 /// Whether what lies at `path`, relative to the root of a test, is none of the disk's business: the
-/// lock, the visitor salt, and DuckDB's spill files.
+/// lock, the visitor salt, the key of cursors, and DuckDB's spill files.
 pub(super) fn outside(path: &Path) -> bool {
     let path = path.strip_prefix("data").unwrap_or(path);
-    let names = ["lock", "salt", "salt.new"];
+    let names = ["lock", "salt", "salt.new", "cursor.key", "cursor.key.new"];
     names.iter().any(|name| path == Path::new(name)) || path.starts_with("tmp")
 }
 
