@@ -409,8 +409,8 @@ fn a_client_that_waits_for_permission_is_answered_before_it_sends() {
 fn wrong_methods_and_unknown_routes_say_so() {
     let server = Server::start();
     for (method, path, allow) in [
-        ("GET", EVENTS, "POST, OPTIONS"),
-        ("PUT", EVENTS, "POST, OPTIONS"),
+        ("PUT", EVENTS, "GET, HEAD, POST, OPTIONS"),
+        ("POST", "/v1/stats", "GET, HEAD"),
         ("POST", "/v1/pixel.gif", "GET, HEAD, OPTIONS"),
         ("GET", "/v1/query", "POST"),
         ("POST", "/v1/status", "GET, HEAD"),

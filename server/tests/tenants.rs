@@ -149,6 +149,27 @@ fn no_endpoint_shows_a_tenant_anything_of_another() {
         let sql = b"SELECT count(*) AS n, count(DISTINCT tenant) AS t, min(event) AS e FROM events";
         let own = world.send(&tenant.read, "POST", "/v1/query", sql).json();
         assert_eq!(own["rows"], serde_json::json!([[10, 1, tenant.secret]]), "{}", tenant.name);
+        let own = world.send(&tenant.read, "GET", "/v1/events", b"").json();
+        let events = own["events"].as_array().unwrap();
+        assert_eq!(events.len(), 10);
+        assert!(events.iter().all(|event| event["tenant"] == tenant.name), "{own}");
+        let own = world.send(&tenant.read, "GET", "/v1/stats?group_by=event", b"").json();
+        let counted = serde_json::json!([{"event": tenant.secret, "count": 10, "visitors": 1}]);
+        assert_eq!(own["buckets"], counted);
+    }
+}
+
+#[test]
+fn a_cursor_of_another_tenant_leads_nowhere() {
+    let world = World::new();
+    for tenant in &world.tenants {
+        let first = world.send(&tenant.read, "GET", "/v1/events?limit=4", b"").json();
+        let path = format!("/v1/events?cursor={}", first["next_cursor"].as_str().unwrap());
+        let own = world.send(&tenant.read, "GET", &path, b"").json();
+        assert_eq!(own["events"].as_array().unwrap().len(), 6, "{own}");
+        for foreign in world.tenants.iter().filter(|other| other.name != tenant.name) {
+            assert_eq!(world.send(&foreign.read, "GET", &path, b"").status, 400);
+        }
     }
 }
 

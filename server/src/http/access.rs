@@ -128,6 +128,17 @@ enum Need {
     Admin,
 }
 
+/// Whose events the request `head`, which a router got, may read: all when `None`.
+///
+/// # Errors
+/// See [`Access::readable`].
+pub fn reader(head: &Parts) -> Result<Option<String>, Problem> {
+    match head.extensions.get::<Access>() {
+        Some(access) => Ok(access.readable()?.map(str::to_owned)),
+        None => Err(Problem::Internal("nobody looked at the key")),
+    }
+}
+
 fn need(path: &str) -> Need {
     match path {
         "/healthz" | "/readyz" => Need::Nothing,

@@ -13,6 +13,7 @@ use http_body_util::{Either, Full};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, StatusCode};
 use ringlake_engine::accounting::Refusal;
+use ringlake_engine::listing::ListError;
 use ringlake_engine::query::QueryError;
 use ringlake_engine::{Error, IngestError};
 use ringlake_event::{DecodeError, ErrorKind, Rejection};
@@ -156,6 +157,9 @@ pub enum Problem {
     /// A query failed.
     #[error("{0}")]
     Query(QueryError),
+    /// A page of events cannot be read.
+    #[error("{0}")]
+    List(ListError),
     /// A call of the engine failed.
     #[error("{0}")]
     Engine(Error),
@@ -213,6 +217,7 @@ impl Problem {
             Self::NotDurable => (StatusCode::SERVICE_UNAVAILABLE, "not_durable", Some(1)),
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down", Some(5)),
             Self::Query(error) => query_verdict(error),
+            Self::List(error) => list_verdict(error),
             Self::Engine(Error::Closed) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "shutting_down", Some(5))
             }
@@ -283,6 +288,9 @@ impl Problem {
             // It may quote rows, which are not for every key.
             Self::Query(QueryError::Failed { .. }) => {
                 "the query failed for a reason of the server's own, which its log says".into()
+            }
+            Self::List(ListError::Failed { .. }) => {
+                "the listing failed for a reason of the server's own, which its log says".into()
             }
             _ => self.to_string(),
         }
@@ -358,6 +366,16 @@ fn query_verdict(error: &QueryError) -> (StatusCode, &'static str, Option<u32>) 
         QueryError::Outrun => (StatusCode::SERVICE_UNAVAILABLE, "query_outrun", Some(1)),
         QueryError::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", Some(1)),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "query_failed", None),
+    }
+}
+
+fn list_verdict(error: &ListError) -> (StatusCode, &'static str, Option<u32>) {
+    match error {
+        ListError::Cursor => (StatusCode::BAD_REQUEST, "bad_cursor", None),
+        ListError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_listings", Some(1)),
+        ListError::Damaged { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "damaged_file", None),
+        ListError::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", Some(1)),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "listing_failed", None),
     }
 }
 

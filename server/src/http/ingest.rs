@@ -35,7 +35,10 @@ use crate::cli::Ack;
 
 /// The path.
 pub const PATH: &str = "/v1/events";
+/// What pages of other sites may do.
 const METHODS: &str = "POST, OPTIONS";
+/// What there is: those that read are answered elsewhere.
+const ALL_METHODS: &str = "GET, HEAD, POST, OPTIONS";
 /// Not a JSON body, and not taken yet.
 const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
 
@@ -66,7 +69,7 @@ pub async fn answer(serving: &ServingLoop, peer: IpAddr, request: Request<Incomi
     let mut reply = match head.method {
         Method::POST => events(serving, peer, &head, body).await,
         Method::OPTIONS => cors::preflight(&head.headers, METHODS, allows),
-        _ => Problem::Method(METHODS).reply(),
+        _ => Problem::Method(ALL_METHODS).reply(),
     };
     cors::permit(&head.headers, allows, &mut reply);
     reply

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  accept ─▶ serving loop (one per core) ─▶ access ─▶ ingest, pixel, SDKs ─▶ ring of the loop
-//!                                                └──▶ router: query, status, metrics, admin
+//!                                                └──▶ router: query, events, status, metrics, admin
 //! ```
 //!
 //! **Roles.** The control thread accepts connections and listens for signals. A serving loop owns
@@ -28,6 +28,7 @@ mod access;
 mod admin;
 mod answer;
 mod body;
+mod compress;
 mod connection;
 mod cors;
 mod encoding;
@@ -35,14 +36,17 @@ mod forwarded;
 mod guard;
 mod ingest;
 pub mod keys;
+mod listing;
 mod logs;
 mod metrics;
+mod parameters;
 mod patience;
 mod pixel;
 mod query;
 mod routes;
 mod sdk;
 pub mod serving_loop;
+mod stats;
 mod status;
 
 pub use forwarded::Network;

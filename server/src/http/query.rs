@@ -25,9 +25,8 @@ use ringlake_engine::query::{QueryError, QueryRequest, QueryStream};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::access::Access;
 use super::answer::{Problem, chain};
-use super::{App, body};
+use super::{App, access, body};
 
 /// Longest statement with its parameters.
 const BODY_MAX_BYTES: usize = 1 << 20;
@@ -46,10 +45,7 @@ pub async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let began = Instant::now();
     let (head, body) = request.into_parts();
     let format = wanted_format(&head.headers)?;
-    let tenant = match head.extensions.get::<Access>() {
-        Some(access) => access.readable()?.map(str::to_owned),
-        None => return Err(Problem::Internal("nobody looked at the key")),
-    };
+    let tenant = access::reader(&head)?;
     let wanted = parse(&read(&app, body, &head.headers, BODY_MAX_BYTES).await?)?;
     let planning = Arc::clone(&app);
     let mut rows = planning
@@ -115,7 +111,7 @@ fn broken(error: QueryError) -> QueryError {
 }
 
 /// The details of failures of ours are for the log.
-fn failed(error: QueryError) -> Problem {
+pub fn failed(error: QueryError) -> Problem {
     if let QueryError::Failed { .. } = &error {
         tracing::error!(error = %chain(&error), "a query failed");
     }

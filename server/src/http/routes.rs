@@ -7,12 +7,15 @@ use axum::extract::Request;
 use axum::routing::{delete, get, post};
 
 use super::answer::Problem;
-use super::{App, admin, keys, metrics, query, status};
+use super::{App, admin, keys, listing, metrics, query, stats, status};
 
 /// The router; every loop has its own.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/query", post(query::answer).fallback(only_post))
+        .route("/v1/events", get(listing::answer))
+        .route("/v1/stats", get(stats::answer).fallback(only_get))
+        .route("/v1/schema", get(stats::schema).fallback(only_get))
         .route("/v1/status", get(status::status).fallback(only_get))
         .route("/v1/admin/flush", post(admin::flush).fallback(only_post))
         .route("/v1/admin/roll", post(admin::roll).fallback(only_post))

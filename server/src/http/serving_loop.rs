@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use ringlake_engine::Ingest;
 use ringlake_engine::ack::Acks;
 use ringlake_engine::metrics::Histogram;
@@ -185,7 +185,9 @@ impl ServingLoop {
     async fn answer(&self, connection: &Rc<Connection>, request: Request<Incoming>) -> Reply {
         connection.working();
         let reply = match request.uri().path() {
-            ingest::PATH => ingest::answer(self, connection.peer, request).await,
+            ingest::PATH if !is_read(request.method()) => {
+                ingest::answer(self, connection.peer, request).await
+            }
             // Boxed: hyper moves the future of every request, which has room for the largest.
             pixel::PATH => Box::pin(pixel::answer(self, connection.peer, request)).await,
             logs::PATH => Box::pin(logs::answer(self, connection.peer, request)).await,
@@ -270,6 +272,11 @@ impl ServingLoop {
     fn open_connections(&self) -> Vec<Rc<Connection>> {
         self.connections.borrow().values().cloned().collect()
     }
+}
+
+/// Whether a request asks for events instead of bringing some.
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 /// A connection's entry in the loop's list; leaves it when dropped, also by a panic.

@@ -294,9 +294,19 @@ impl Server {
         self.connect().request("POST", path, &[], body.as_ref())
     }
 
+    /// Makes everything accepted so far visible.
+    pub fn flush(&self) {
+        assert_eq!(self.post("/v1/admin/flush", b"").status, 200);
+    }
+
+    /// Puts everything accepted so far into the table.
+    pub fn roll(&self) {
+        assert_eq!(self.post("/v1/admin/roll", b"").status, 200);
+    }
+
     /// The rows of a query, over everything accepted so far.
     pub fn query(&self, sql: &str) -> Vec<Value> {
-        assert_eq!(self.post("/v1/admin/flush", b"").status, 200);
+        self.flush();
         let answer = self.post("/v1/query", sql);
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert!(answer.complete);
