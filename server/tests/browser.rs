@@ -10,7 +10,7 @@ mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{PATIENCE, Server};
+use support::{PATIENCE, Server, chromium};
 
 /// From the page's last call to all four events in an answer to SQL.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(1);
@@ -120,19 +120,11 @@ fn check(rows: &[Value]) {
     }
 }
 
-fn chromium() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    std::env::split_paths(&path)
-        .flat_map(|folder| names.map(|name| folder.join(name)))
-        .find(|file| file.is_file())
-}
-
 /// A headless browser; killed when dropped.
 struct Browser(Child);
 
 impl Browser {
-    fn open(program: PathBuf, profile: &std::path::Path, url: &str) -> Browser {
+    fn open(program: PathBuf, profile: &Path, url: &str) -> Browser {
         let child = Command::new(program)
             .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"])
             .args(["--no-first-run", "--disable-background-networking", "--disable-sync"])

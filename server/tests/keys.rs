@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Answer, Connection, Server, id_of, make_key, ringlake, text};
+use support::{Answer, Connection, Server, basic, id_of, make_key, ringlake, text};
 
 const EVENTS: &str = "/v1/events";
 const EVENT: &[u8] = br#"{"event":"a"}"#;
@@ -201,10 +201,6 @@ fn a_key_is_taken_from_every_place_where_clients_put_it() {
     let server = Server::with_keys(&[]);
     let key = make_key(&server.data, &["--scope", "write"]);
     until(202, || post_event(&server, &key));
-    let basic = |user: &str| {
-        use base64::Engine as _;
-        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:")))
-    };
     let mut connection = Connection::new(server.address);
     for (name, value) in [
         ("Authorization", format!("bearer {key}")),
@@ -445,10 +441,7 @@ fn sdks_send_their_key_where_they_always_did() {
         r#"{{"type":"event","payload":{{"website":"{website}","name":"umami","url":"/"}}}}"#
     );
     let snowplow = format!("/i?e=se&se_ca=c&se_ac=snowplow&p=web&aid={key}");
-    let basic = {
-        use base64::Engine as _;
-        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{key}:")))
-    };
+    let basic = basic(&key);
     let ask = |method: &str, path: &str, headers: &[(&str, &str)], body: &str| {
         Connection::new(server.address).request(method, path, headers, body.as_bytes()).status
     };

@@ -30,6 +30,7 @@ mod answer;
 mod body;
 mod compress;
 mod connection;
+mod console;
 mod cors;
 mod encoding;
 mod forwarded;

@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::routing::{delete, get, post};
 
 use super::answer::Problem;
-use super::{App, admin, keys, listing, metrics, query, stats, status};
+use super::{App, admin, console, keys, listing, metrics, query, stats, status};
 
 /// The router; every loop has its own.
 pub fn router(app: Arc<App>) -> Router {
@@ -24,6 +24,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/admin/keys", get(keys::list).post(keys::create).fallback(only_get_and_post))
         .route("/v1/admin/keys/{id}", delete(keys::revoke).fallback(only_delete))
         .route("/v1/admin/keys/{id}/rotate", post(keys::rotate).fallback(only_post))
+        .route(console::PATH, get(console::page).fallback(only_get))
+        .route("/console.css", get(console::style).fallback(only_get))
+        .route("/console.js", get(console::script).fallback(only_get))
         .route("/healthz", get(status::healthz).fallback(only_get))
         .route("/readyz", get(status::readyz).fallback(only_get))
         .route("/metrics", get(metrics::answer).fallback(only_get))

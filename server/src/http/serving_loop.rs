@@ -37,7 +37,7 @@ use super::answer::{Problem, Reply};
 use super::body::Budget;
 use super::connection::{Connection, Patience, Streaming};
 use super::encoding::Room;
-use super::{App, grace, guard, ingest, logs, pixel, routes, sdk};
+use super::{App, console, grace, guard, ingest, logs, pixel, routes, sdk};
 
 /// How often a loop looks for connections that stand still. Their timeouts are rounded up to it.
 const TICK: Duration = Duration::from_secs(1);
@@ -211,7 +211,11 @@ impl ServingLoop {
                 request.extensions_mut().insert(admitted.clone());
                 admitted
             }
-            Err(problem) => return problem.reply(),
+            Err(problem) => {
+                let mut reply = problem.reply();
+                console::ask_for_key(uri.path(), &mut reply);
+                return reply;
+            }
         };
         // A router answers problems as answers; it has no errors.
         let mut response: Response<_> = match self.router.clone().call(request).await {
