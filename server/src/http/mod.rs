@@ -40,6 +40,7 @@ pub mod keys;
 mod listing;
 mod logs;
 mod metrics;
+mod openapi;
 mod parameters;
 mod patience;
 mod pixel;

@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::routing::{delete, get, post};
 
 use super::answer::Problem;
-use super::{App, admin, console, keys, listing, metrics, query, stats, status};
+use super::{App, admin, console, keys, listing, metrics, openapi, query, stats, status};
 
 /// The router; every loop has its own.
 pub fn router(app: Arc<App>) -> Router {
@@ -27,6 +27,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route(console::PATH, get(console::page).fallback(only_get))
         .route("/console.css", get(console::style).fallback(only_get))
         .route("/console.js", get(console::script).fallback(only_get))
+        .route("/openapi.json", get(openapi::answer).fallback(only_get))
         .route("/healthz", get(status::healthz).fallback(only_get))
         .route("/readyz", get(status::readyz).fallback(only_get))
         .route("/metrics", get(metrics::answer).fallback(only_get))

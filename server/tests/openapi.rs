@@ -1,0 +1,67 @@
+//! The description of the routes, held against a server.
+
+#![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use support::{Server, text};
+
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+    response_schema_conformance";
+/// Requests that are made up for each operation beyond the systematic ones.
+const EXAMPLES: &str = "3";
+/// Keys end the open mode, and the next request would be refused.
+const LOCKS_ITSELF_OUT: &str = "/v1/admin/keys";
+
+#[test]
+fn every_route_of_the_description_exists() {
+    let server = Server::start();
+    let description = server.get("/openapi.json").json();
+    let paths = description["paths"].as_object().unwrap();
+    assert!(paths.len() > 30);
+    for (path, operations) in paths {
+        for method in operations.as_object().unwrap().keys() {
+            let (method, path) = (method.to_uppercase(), path.replace("{id}", "none"));
+            let answer = server.connect().request(&method, &path, &[], b"");
+            let known = match answer.status {
+                404 => path.contains("none"),
+                status => status != 405,
+            };
+            assert!(known, "{method} {path}: {}", answer.status);
+            let declared = &operations[&method.to_lowercase()]["responses"];
+            assert!(declared.get(answer.status.to_string()).is_some(), "{method} {path}");
+        }
+    }
+}
+
+/// Beside Python's readers, where CI installs it.
+fn schemathesis() -> Option<PathBuf> {
+    let python = PathBuf::from(std::env::var_os("RINGLAKE_TEST_PYTHON")?);
+    Some(python.with_file_name("st")).filter(|program| program.is_file())
+}
+
+#[test]
+fn schemathesis_finds_no_fault_of_ours_and_no_undeclared_answer() {
+    let Some(schemathesis) = schemathesis() else {
+        eprintln!("skipped: RINGLAKE_TEST_PYTHON names no environment with schemathesis");
+        return;
+    };
+    let server = Server::start();
+    let url = server.url();
+    // It leaves notes where it runs.
+    let scratch = tempfile::tempdir().unwrap();
+    let output = Command::new(schemathesis)
+        .args(["run", &format!("{url}/openapi.json"), "--url", &url, "--checks", CHECKS])
+        .args(["--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES])
+        .args(["--exclude-path-regex", LOCKS_ITSELF_OUT, "--seed", "1", "--workers", "1"])
+        .arg("--no-color")
+        .current_dir(scratch.path())
+        .output()
+        .unwrap();
+    let report = text(&output.stdout);
+    assert!(output.status.success(), "{report}\n{}", text(&output.stderr));
+    assert!(report.contains("passed"), "{report}");
+}
