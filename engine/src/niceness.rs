@@ -1,4 +1,5 @@
-//! Who goes first when a core is short: answers, then what comes after them, then compaction.
+//! Who goes first when a core is short: answers, then what comes after them and queries, then
+//! compaction.
 //!
 //! A serving loop and its shard spend part of every batch waiting for the disk. The flusher and the
 //! roller run in these gaps, and no longer take turns with them as equals: with one core for all of

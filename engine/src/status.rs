@@ -21,6 +21,8 @@ pub struct Status {
     pub log_bytes: u64,
     /// Hot tables.
     pub hot: HotStatus,
+    /// Queries.
+    pub queries: QueryStatus,
     /// Room for log and table.
     pub space: SpaceStatus,
     /// The Delta table.
@@ -58,6 +60,15 @@ pub struct ShardStatus {
     pub log_bytes: u64,
     /// Number of its segments.
     pub log_segments: u64,
+}
+
+/// The queries' numbers.
+#[derive(Debug, Clone, Serialize)]
+pub struct QueryStatus {
+    /// Those that run.
+    pub running: usize,
+    /// Those that wait for a worker.
+    pub waiting: usize,
 }
 
 /// The hot tables' numbers.
@@ -211,6 +222,7 @@ impl Status {
                 rows: shared.flusher.hot_rows.load(Ordering::Relaxed),
                 queue_bytes: shared.queue.waiting().bytes,
             },
+            queries: QueryStatus { running: shared.pool.running(), waiting: shared.pool.waiting() },
             space: SpaceStatus { log, lake, log_max_bytes: shared.space.log_max_bytes() },
             lake: LakeStatus {
                 location: shared.location.url().to_string(),

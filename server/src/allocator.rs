@@ -2,8 +2,13 @@
 //!
 //! The server allocates small buffers on one thread and frees them on another, which is what
 //! mimalloc is good at; it also gives memory back after a burst.
+//!
+//! **Queries.** DuckDB counts a part of what queries take. What it allocates for the rest goes by
+//! here on Linux, where the linker is told so (`build.rs`), and is refused when queries have taken
+//! too much ([`room`](ringlake_engine::query::room)): DuckDB knows what to do when there is no
+//! memory. Rust allocates by itself and is never refused.
 
-#![allow(unsafe_code, reason = "mimalloc's options are C functions")]
+#![allow(unsafe_code, reason = "mimalloc's options and `malloc` are C functions")]
 
 use std::ffi::{c_int, c_long};
 
@@ -22,4 +27,38 @@ const PURGE_DELAY_MS: c_long = 1_000;
 pub fn keep_memory_for_the_next_roll() {
     // SAFETY: sets one number in a table of mimalloc's, atomically; any thread may, at any time.
     unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, PURGE_DELAY_MS) };
+}
+
+/// What the linker puts in the place of `malloc` and `realloc` for C and C++.
+#[cfg(target_os = "linux")]
+mod for_duckdb {
+    use std::ffi::c_void;
+    use std::ptr::null_mut;
+
+    use ringlake_engine::query::room::may_allocate;
+
+    unsafe extern "C" {
+        fn __real_malloc(bytes: usize) -> *mut c_void;
+        fn __real_realloc(pointer: *mut c_void, bytes: usize) -> *mut c_void;
+    }
+
+    #[unsafe(no_mangle)]
+    extern "C" fn __wrap_malloc(bytes: usize) -> *mut c_void {
+        if !may_allocate(bytes) {
+            return null_mut();
+        }
+        // SAFETY: any number of bytes may be asked for, on any thread.
+        unsafe { __real_malloc(bytes) }
+    }
+
+    /// # Safety
+    /// As for `realloc`: `pointer` is null or came from it or from `malloc`, and was not freed.
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn __wrap_realloc(pointer: *mut c_void, bytes: usize) -> *mut c_void {
+        if !may_allocate(bytes) {
+            return null_mut();
+        }
+        // SAFETY: the caller keeps the rules of `realloc`, which are the same.
+        unsafe { __real_realloc(pointer, bytes) }
+    }
 }

@@ -12,6 +12,7 @@ use duckdb::Connection;
 use super::ffi::{ChunkAppender, RawDatabase, Refused};
 use crate::config::DuckDbConfig;
 use crate::error::Error;
+use crate::query::room;
 use crate::schema::hot_schema;
 
 /// An open database; connections are made from it.
@@ -36,6 +37,11 @@ impl Database {
         let refused = |source| Error::DuckDb { action: "configure the in-memory database", source };
         let connection = raw.connect().map_err(refused)?;
         connection.execute_batch(&start_sql(config, table, temporary)).map_err(refused)?;
+        let limit = connection
+            .query_row("SELECT current_setting('memory_limit')", [], |row| row.get::<_, String>(0));
+        if let Some(bytes) = bytes_of(&limit.map_err(refused)?) {
+            room::set_bound(bytes);
+        }
         Ok(Self { raw: Arc::new(raw) })
     }
 
@@ -79,6 +85,28 @@ fn start_sql(config: &DuckDbConfig, table: &Path, temporary: &Path) -> String {
     )
 }
 
+/// A size as DuckDB writes it, such as `953.6 MiB`, in bytes.
+fn bytes_of(text: &str) -> Option<usize> {
+    let (number, unit) = text.split_once(' ')?;
+    let shift = ["bytes", "KiB", "MiB", "GiB", "TiB"].iter().position(|known| *known == unit)?;
+    // Less than a unit more or less is all the same.
+    let whole = number.split('.').next()?.parse::<usize>().ok()?;
+    whole.checked_mul(1 << (10 * shift))
+}
+
 fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes_of;
+
+    #[test]
+    fn sizes_of_duckdb_are_read() {
+        assert_eq!(bytes_of("953.6 MiB"), Some(953 << 20));
+        assert_eq!(bytes_of("512 bytes"), Some(512));
+        assert_eq!(bytes_of("16 GiB"), Some(16 << 30));
+        assert_eq!(bytes_of("no limit"), None);
+    }
 }

@@ -22,12 +22,13 @@
 //! [`QueryConfig`](crate::config::QueryConfig)).
 //!
 //! **Memory.** Four batches of about 1 MB wait between a query and its reader; DuckDB buffers what
-//! its own settings allow.
+//! its own settings allow; [`room`] bounds what it does not count.
 
 mod batch;
 mod error;
 pub mod format;
 mod pool;
+pub mod room;
 mod sandbox;
 mod session;
 mod stream;

@@ -5,7 +5,9 @@
 //! panics included; a connection that may be damaged is replaced.
 //!
 //! **Roles.** Any thread may call [`Pool::query`], which blocks until the query is planned.
-//! Each worker thread owns one connection.
+//! Each worker thread owns one connection. It goes behind the threads that answer requests and
+//! beside those that bring their events to DuckDB: queries that run for minutes on every core slow
+//! ingestion, but do not stop it.
 //!
 //! **Failure.** Dropping the pool refuses what waits, interrupts what runs and joins the threads.
 
@@ -18,12 +20,13 @@ use duckdb::Connection;
 
 use crate::config::QueryConfig;
 use crate::lake::Checked;
+use crate::niceness::{BEHIND_ANSWERS, step_behind};
 use crate::snapshot::Snapshot;
 
 use super::session::{Job, Session};
 use super::stream::feed;
 use super::watch::{Watch, Watchdog};
-use super::{QueryError, QueryRequest, QueryStream, lock};
+use super::{QueryError, QueryRequest, QueryStream, lock, room};
 
 /// DuckDB parses and plans by recursion on the worker's stack. Only pages that are used cost
 /// memory; its own depth limits are reached well before this is.
@@ -89,7 +92,11 @@ impl Pool {
             let thread = std::thread::Builder::new()
                 .name(format!("query-{index}"))
                 .stack_size(STACK_BYTES)
-                .spawn(move || shared.work())?;
+                .spawn(move || {
+                    step_behind(BEHIND_ANSWERS);
+                    room::bound_this_thread();
+                    shared.work();
+                })?;
             pool.threads.push(thread);
         }
         Ok(pool)

@@ -200,6 +200,9 @@ fn storage(writer: &mut Writer<'_>, status: &Status) -> fmt::Result {
     )?;
     writer.gauge("hot_rows", "rows in memory, not yet in the table", status.hot.rows as u64)?;
     writer.gauge("hot_tables", "hot tables that queries read", status.hot.tables as u64)?;
+    writer.gauge("queries_running", "queries that run", status.queries.running as u64)?;
+    let help = "queries that wait for a worker";
+    writer.gauge("queries_waiting", help, status.queries.waiting as u64)?;
     writer.gauge("lake_version", "version of the Delta table", status.lake.version)?;
     writer.gauge("lake_files", "live Parquet files", status.lake.files as u64)?;
     writer.gauge("lake_bytes", "size of the live Parquet files", status.lake.bytes)?;
