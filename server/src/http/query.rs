@@ -7,7 +7,7 @@
 //! **Roles.** Planning and encoding run on the control runtime's pool; the serving loop only passes
 //! bytes on.
 //!
-//! **Memory.** One encoded batch a query, and what the engine keeps ready.
+//! **Memory.** One encoded batch a query and what packs it, and what the engine keeps ready.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,13 +19,14 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
-use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 use ringlake_engine::query::format::{Encoder, Format};
 use ringlake_engine::query::{QueryError, QueryRequest, QueryStream};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer::{Problem, chain};
+use super::compress::{Coding, Packer};
 use super::{App, access, body};
 
 /// Longest statement with its parameters.
@@ -45,6 +46,11 @@ pub async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let began = Instant::now();
     let (head, body) = request.into_parts();
     let format = wanted_format(&head.headers)?;
+    let coding = match format {
+        // Packed already.
+        Format::Parquet => None,
+        _ => Coding::accepted(&head.headers),
+    };
     let tenant = access::reader(&head)?;
     let wanted = parse(&read(&app, body, &head.headers, BODY_MAX_BYTES).await?)?;
     let planning = Arc::clone(&app);
@@ -59,11 +65,16 @@ pub async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Res
     app.queries.observe(began.elapsed());
 
     let encoder = Encoder::new(format, rows.schema()).map_err(failed)?;
-    let result = Rows { app, rows, encoder: Some(encoder) };
+    let packer = Packer::new(coding).map_err(|error| failed(unpacked(&error)))?;
+    let result = Rows { app, rows, encoding: Some((encoder, packer)) };
     let mut response = Response::new(Body::from_stream(stream::unfold(result, next)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if let Some(coding) = coding {
+        headers.insert(CONTENT_ENCODING, coding.name());
+    }
     Ok(response)
 }
 
@@ -72,13 +83,13 @@ struct Rows {
     app: Arc<App>,
     rows: QueryStream,
     /// `None` once the end has been written or the stream is broken.
-    encoder: Option<Encoder>,
+    encoding: Option<(Encoder, Packer)>,
 }
 
 /// The next piece of the body, and what is left.
 async fn next(mut result: Rows) -> Option<(Result<Bytes, QueryError>, Rows)> {
     loop {
-        let mut encoder = result.encoder.take()?;
+        let (mut encoder, mut packer) = result.encoding.take()?;
         let batch = match result.rows.next().await {
             Some(Ok(batch)) => Some(batch),
             Some(Err(error)) => return Some((Err(broken(error)), result)),
@@ -86,22 +97,33 @@ async fn next(mut result: Rows) -> Option<(Result<Bytes, QueryError>, Rows)> {
         };
         // A large batch takes milliseconds, which the loop does not have.
         let encoding = result.app.control.spawn_blocking(move || match batch {
-            Some(batch) => encoder.batch(&batch).map(|bytes| (bytes, Some(encoder))),
-            None => encoder.finish().map(|bytes| (bytes, None)),
+            Some(batch) => {
+                let bytes =
+                    packer.pack(encoder.batch(&batch)?).map_err(|error| unpacked(&error))?;
+                Ok((bytes, Some((encoder, packer))))
+            }
+            None => {
+                let bytes = packer.finish(&encoder.finish()?).map_err(|error| unpacked(&error))?;
+                Ok((bytes, None))
+            }
         });
         let outcome = encoding.await.unwrap_or_else(|_| {
             Err(QueryError::Failed { message: "encoding the result panicked".into() })
         });
-        let (bytes, encoder) = match outcome {
+        let (bytes, encoding) = match outcome {
             Ok(encoded) => encoded,
             Err(error) => return Some((Err(broken(error)), result)),
         };
-        result.encoder = encoder;
+        result.encoding = encoding;
         if !bytes.is_empty() {
             return Some((Ok(bytes.into()), result));
         }
         // Some formats write nothing for a batch, or nothing at the end.
     }
+}
+
+fn unpacked(error: &std::io::Error) -> QueryError {
+    QueryError::Failed { message: format!("the result cannot be packed: {error}") }
 }
 
 /// An error after the answer has begun is only seen in the log.
