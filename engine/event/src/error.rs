@@ -18,6 +18,8 @@ pub const QUOTE_MAX_CHARS: usize = 64;
 pub enum ErrorKind {
     /// The bytes are not UTF-8 or not JSON (RFC 8259).
     NotJson,
+    /// The bytes are not an Arrow IPC stream, or contradict themselves.
+    NotArrow,
     /// The body holds nothing, or white space only.
     Empty,
     /// JSON, but not an event: not an object, or without `type` and `event`.
@@ -44,6 +46,7 @@ impl ErrorKind {
     pub fn code(self) -> &'static str {
         match self {
             ErrorKind::NotJson => "not_json",
+            ErrorKind::NotArrow => "not_arrow",
             ErrorKind::Empty => "empty_body",
             ErrorKind::Shape => "wrong_shape",
             ErrorKind::Type => "wrong_type",

@@ -26,6 +26,10 @@ mod record;
 
 mod assembly;
 
+mod object;
+
+pub mod write;
+
 pub mod sdk;
 
 pub mod generate;
@@ -34,8 +38,9 @@ pub use assembly::{Assembly, Fields, KEPT_MAX_BYTES};
 pub use decode::{BODY_MAX_BYTES, Decoded, Decoder};
 pub use error::{DecodeError, ErrorKind, QUOTE_MAX_CHARS, RecordError, Rejection};
 pub use model::{
-    DEFAULT_EVENT_MAX_BYTES, DEFAULT_EVENTS_MAX, DEFAULT_TENANT, DEFAULT_TYPE, Limits, MAX_DEPTH,
-    Mode, Request, Sender, Source, TENANT_MAX_BYTES, Tenant, USER_AGENT_MAX_BYTES,
+    DEFAULT_EVENT_MAX_BYTES, DEFAULT_EVENTS_MAX, DEFAULT_TENANT, DEFAULT_TYPE, Field, Limits,
+    MAX_DEPTH, Mode, Request, Sender, Source, TENANT_MAX_BYTES, Tenant, USER_AGENT_MAX_BYTES,
 };
+pub use object::ObjectCheck;
 pub use pairs::{encode_pairs, pairs_bound};
 pub use record::{Event, Events, MessageIds, Record, record_bound};

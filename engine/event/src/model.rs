@@ -186,36 +186,52 @@ pub enum Mode {
 /// A field with a column of its own. Texts come first, then times: see [`Field::TEXTS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Field {
+pub enum Field {
+    /// The client's idempotency key.
     MessageId = 0,
+    /// Who owns the event.
     Tenant = 1,
+    /// The column `type`: track, page, …
     Type = 2,
+    /// The event's name.
     Event = 3,
+    /// The user.
     UserId = 4,
+    /// The browser or device.
     AnonymousId = 5,
+    /// The visit.
     SessionId = 6,
+    /// The page's address.
     Url = 7,
+    /// Where the visitor came from.
     Referrer = 8,
+    /// The browser, as it names itself.
     UserAgent = 9,
+    /// JSON of an object.
     Properties = 10,
+    /// JSON of an object.
     Context = 11,
+    /// When it happened.
     Timestamp = 12,
+    /// When it happened by the client's clock.
     OriginalTimestamp = 13,
+    /// When it was sent by the client's clock.
     SentAt = 14,
 }
 
 impl Field {
     /// How many of the fields are texts; they have the numbers below this one.
-    pub(crate) const TEXTS: usize = 12;
+    pub const TEXTS: usize = 12;
 
     /// How many are times; they follow the texts.
-    pub(crate) const TIMES: usize = 3;
+    pub const TIMES: usize = 3;
 
     /// The field a client means by `name`.
     ///
     /// Compared by length first: most names are settled by it or by one comparison more.
     #[inline]
-    pub(crate) fn named(name: &[u8]) -> Option<Field> {
+    #[must_use]
+    pub fn named(name: &[u8]) -> Option<Field> {
         let field = match (name.len(), name) {
             (3, b"url") => Field::Url,
             (4, b"type") => Field::Type,
@@ -247,7 +263,8 @@ impl Field {
     }
 
     /// The column's name.
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Field::MessageId => "message_id",
             Field::Tenant => "tenant",
@@ -269,7 +286,8 @@ impl Field {
 
     /// The field's place among all fields; texts have the places below [`Field::TEXTS`].
     #[inline]
-    pub(crate) fn place(self) -> usize {
+    #[must_use]
+    pub fn place(self) -> usize {
         usize::from(self as u8)
     }
 

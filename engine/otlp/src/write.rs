@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use ringlake_event::write::{Object, float, hex, number, text};
 
 /// Appends the `properties` of a record.
 pub(crate) fn properties(log: &LogRecord, out: &mut Vec<u8>) {
@@ -75,34 +76,6 @@ pub(crate) fn text_of<'a>(attributes: &'a [KeyValue], name: &str) -> Option<&'a 
     }
 }
 
-/// An object being written.
-struct Object<'a> {
-    out: &'a mut Vec<u8>,
-    empty: bool,
-}
-
-impl<'a> Object<'a> {
-    fn open(out: &'a mut Vec<u8>) -> Object<'a> {
-        out.push(b'{');
-        Object { out, empty: true }
-    }
-
-    /// Writes a name; its value has to follow.
-    fn member(&mut self, name: &str) -> &mut Vec<u8> {
-        if !self.empty {
-            self.out.push(b',');
-        }
-        self.empty = false;
-        text(name, self.out);
-        self.out.push(b':');
-        self.out
-    }
-
-    fn close(self) {
-        self.out.push(b'}');
-    }
-}
-
 /// Attributes as an object; of equal keys the first counts.
 fn attributes(attributes: &[KeyValue], out: &mut Vec<u8>) {
     let mut seen = HashSet::with_capacity(attributes.len());
@@ -122,12 +95,10 @@ fn attributes(attributes: &[KeyValue], out: &mut Vec<u8>) {
 fn value(any: &AnyValue, out: &mut Vec<u8>) {
     match &any.value {
         Some(Value::StringValue(found)) => text(found, out),
-        Some(Value::BoolValue(true)) => out.extend_from_slice(b"true"),
-        Some(Value::BoolValue(false)) => out.extend_from_slice(b"false"),
+        Some(Value::BoolValue(found)) => number(found, out),
         Some(Value::IntValue(found)) => number(found, out),
-        Some(Value::DoubleValue(found)) if found.is_finite() => json(found, out),
-        // JSON has no number for these; OTLP's own JSON writes the text.
-        Some(Value::DoubleValue(found)) => text(&found.to_string(), out),
+        // What JSON has no number for OTLP's own JSON writes as a string, too.
+        Some(Value::DoubleValue(found)) => float(*found, out),
         Some(Value::BytesValue(found)) => hex(found, out),
         Some(Value::ArrayValue(array)) => {
             out.push(b'[');
@@ -142,27 +113,4 @@ fn value(any: &AnyValue, out: &mut Vec<u8>) {
         Some(Value::KvlistValue(list)) => attributes(&list.values, out),
         Some(Value::StringValueStrindex(_)) | None => out.extend_from_slice(b"null"),
     }
-}
-
-fn text(found: &str, out: &mut Vec<u8>) {
-    json(found, out);
-}
-
-fn number(found: impl std::fmt::Display, out: &mut Vec<u8>) {
-    out.extend_from_slice(found.to_string().as_bytes());
-}
-
-fn hex(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
-    for byte in bytes {
-        out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xF)]]);
-    }
-    out.push(b'"');
-}
-
-fn json<T: serde::Serialize + ?Sized>(found: &T, out: &mut Vec<u8>) {
-    // Texts and finite numbers have a form in JSON, and memory takes whatever is written.
-    let written = serde_json::to_writer(&mut *out, found);
-    debug_assert!(written.is_ok());
 }
