@@ -126,7 +126,7 @@ pub struct Import {
     #[command(flatten)]
     pub key: SentKey,
 
-    /// What the files hold: one event a line, or JSON arrays of events.
+    /// What the files hold: one event a line, JSON arrays of events, or Arrow IPC.
     #[arg(long, value_name = "FORMAT", default_value = "ndjson")]
     pub format: ImportFormat,
 }
@@ -373,6 +373,8 @@ pub enum ImportFormat {
     Ndjson,
     /// Arrays of events, or events one after the other, over any number of lines.
     Json,
+    /// Arrow IPC: a stream or a file (Feather), one event a row.
+    Arrow,
 }
 
 /// How a query result is written.

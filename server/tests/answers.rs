@@ -277,7 +277,7 @@ fn an_arrow_stream_is_not_taken_for_json() {
     let server = Server::start();
     let headers = [("Content-Type", "application/vnd.apache.arrow.stream")];
     let answer = server.connect().request("POST", EVENTS, &headers, b"\xff\xff\xff\xff");
-    assert_eq!((answer.status, answer.error()["code"].as_str()), (415, Some("unknown_media_type")));
+    assert_eq!((answer.status, answer.error()["code"].as_str()), (400, Some("not_arrow")));
 }
 
 #[test]

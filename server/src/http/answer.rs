@@ -60,9 +60,6 @@ pub enum Problem {
     /// The content encoding is none that we know.
     #[error("content encoding `{0}` is not known; use one of gzip, deflate, zstd, br or identity")]
     UnknownEncoding(String),
-    /// The content type announces something that is not taken.
-    #[error("bodies of type `{0}` are not accepted here; send JSON")]
-    UnknownMediaType(&'static str),
     /// The body is not what its content encoding says.
     #[error("the body is not valid {coding}: {reason}")]
     BadEncoding {
@@ -185,9 +182,6 @@ impl Problem {
             Self::NeverFits { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", None),
             Self::UnknownEncoding(_) => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown_encoding", None)
-            }
-            Self::UnknownMediaType(_) => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown_media_type", None)
             }
             Self::BadEncoding { .. } => (StatusCode::BAD_REQUEST, "bad_encoding", None),
             Self::BodyTooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "body_too_slow", None),

@@ -15,17 +15,17 @@ use std::net::IpAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use ringlake_engine::ack::{NotDurable, Ticket};
 use ringlake_event::{
-    Assembly, DecodeError, Decoded, Decoder, Mode, Rejection, Request as EventRequest, Sender,
-    Source, record_bound,
+    Assembly, DecodeError, Decoded, Decoder, Mode, Rejection, Request as EventRequest, Source,
+    record_bound,
 };
 
 use super::access::Access;
 use super::answer::{self, Problem, Reply};
+use super::arrow;
 use super::body::{self, Pace};
 use super::cors;
 use super::encoding::{self, Coding};
@@ -39,8 +39,6 @@ pub const PATH: &str = "/v1/events";
 const METHODS: &str = "POST, OPTIONS";
 /// What there is: those that read are answered elsewhere.
 const ALL_METHODS: &str = "GET, HEAD, POST, OPTIONS";
-/// Not a JSON body, and not taken yet.
-const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
 
 /// A request that was refused, and how many events are known to have been in it.
 #[derive(Debug)]
@@ -92,15 +90,25 @@ async fn receive(
     serving.check_open()?;
     let access = serving.sender(peer, head, None).await?;
     let options = Options::parse(head.uri.query())?;
-    check_type(head)?;
     let declared = encoding::of(&head.headers)?;
     body::check_length(&head.headers, limit)?;
 
     let sender = serving.visitor(peer, &head.headers);
     let mut charge = serving.budget.charge();
     let packed = body::collect(body, limit, Pace::of(config), &mut charge).await?;
-    let attempt = || serving.store(&packed, declared, options, &access, sender);
-    let (decoded, ticket) = serving.patiently(attempt).await?;
+    let request = || EventRequest {
+        received_at: now_micros(),
+        source: Source::Events,
+        tenant: access.tenant(),
+        correct_clock: true,
+        sender,
+    };
+    let (decoded, ticket) = if arrow::is_stream(head) {
+        serving.store_stream(&packed, declared, options.mode(), &access, &request()).await?
+    } else {
+        let attempt = || serving.store(&packed, declared, options, &access, &request());
+        serving.patiently(attempt).await?
+    };
     // Waiting for the disk needs none of it.
     drop((packed, charge));
     let duplicates = serving.acknowledge(ticket, decoded.accepted, options.ack).await?;
@@ -132,23 +140,16 @@ impl ServingLoop {
         declared: Coding,
         options: Options,
         access: &Access,
-        sender: Option<Sender<'_>>,
+        request: &EventRequest<'_>,
     ) -> Result<(Decoded, Option<Ticket>), Problem> {
         let config = &self.app.config.http;
-        let request = EventRequest {
-            received_at: now_micros(),
-            source: Source::Events,
-            tenant: access.tenant(),
-            correct_clock: true,
-            sender,
-        };
         let mut room = self.unpacked.borrow_mut();
         let text = match encoding::sniff(declared, packed) {
             Coding::Identity => packed,
             coding => room.unpack(coding, packed, config.body_max_bytes)?,
         };
         self.commit(access, record_bound(text.len()), options.mode(), |decoder, out| {
-            decoder.decode(text, &request, &config.limits, options.mode(), out)
+            decoder.decode(text, request, &config.limits, options.mode(), out)
         })
     }
 
@@ -273,15 +274,6 @@ impl ServingLoop {
         self.shared.count_refusal(&problem);
         problem.reply()
     }
-}
-
-fn check_type(head: &Parts) -> Result<(), Problem> {
-    let is_arrow = head.headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let bytes = value.as_bytes();
-        bytes.len() >= ARROW_STREAM.len()
-            && bytes[..ARROW_STREAM.len()].eq_ignore_ascii_case(ARROW_STREAM.as_bytes())
-    });
-    if is_arrow { Err(Problem::UnknownMediaType(ARROW_STREAM)) } else { Ok(()) }
 }
 
 /// Now, in microseconds since 1970; a clock before that counts as 1970.

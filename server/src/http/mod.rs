@@ -27,6 +27,7 @@ pub mod accept;
 mod access;
 mod admin;
 mod answer;
+pub mod arrow;
 mod body;
 mod compress;
 mod connection;

@@ -7,13 +7,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use ringlake_arrow::Body;
 use ringlake_engine::ack::{Acks, Ticket};
 use ringlake_engine::{Ingest, IngestError, Readiness};
-use ringlake_event::{Decoder, Limits, Mode, Request, Source, Tenant, record_bound};
+use ringlake_event::{
+    Assembly, Decoder, Limits, Mode, Rejection, Request, Source, Tenant, record_bound,
+};
 
 use super::super::{close, open};
 use super::{Job, PIECE_BYTES, QUEUE_MAX, Work};
-use crate::cli::Place;
+use crate::cli::{ImportFormat, Place};
 use crate::config::Config;
 use crate::http::now_micros;
 
@@ -63,7 +66,7 @@ fn import(
             .into_iter()
             .map(|ingest| {
                 let receiver = &receiver;
-                scope.spawn(move || Worker::new(job, ingest, *limits).run(receiver))
+                scope.spawn(move || Worker::new(job, ingest, *limits, piece_bytes).run(receiver))
             })
             .collect();
         // When all workers have failed, nobody takes pieces any more.
@@ -83,15 +86,26 @@ struct Worker<'a> {
     ingest: Ingest,
     acks: Acks,
     decoder: Decoder,
+    /// For rows of columns, which are put together beside the ring.
+    assembly: Assembly,
     limits: Limits,
+    piece_bytes: usize,
     /// Pieces in the ring or the log that are not known to be durable, and their events.
     waiting: VecDeque<(Ticket, usize)>,
 }
 
 impl<'a> Worker<'a> {
-    fn new(job: &'a Job<'a>, ingest: Ingest, limits: Limits) -> Self {
-        let acks = ingest.acks();
-        Self { job, ingest, acks, decoder: Decoder::new(), limits, waiting: VecDeque::new() }
+    fn new(job: &'a Job<'a>, ingest: Ingest, limits: Limits, piece_bytes: usize) -> Self {
+        Self {
+            job,
+            acks: ingest.acks(),
+            ingest,
+            decoder: Decoder::new(),
+            assembly: Assembly::new(),
+            limits,
+            piece_bytes,
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Stores pieces until there are no more and all are durable; gives the way in back.
@@ -128,6 +142,9 @@ impl<'a> Worker<'a> {
             correct_clock: false,
             sender: None,
         };
+        if self.job.format == ImportFormat::Arrow {
+            return self.try_store_rows(work, &request);
+        }
         let text = &work.piece.text;
         let mut room = self.ingest.reserve(bound)?;
         let decoded = self.decoder.decode(text, &request, &self.limits, Mode::Partial, &mut room);
@@ -137,10 +154,7 @@ impl<'a> Worker<'a> {
                 if decoded.record_len > 0 {
                     self.waiting.push_back((room.commit(decoded.record_len), decoded.accepted));
                 }
-                for bad in decoded.rejected {
-                    let number = work.piece.number_of(bad.index);
-                    self.job.rejected(&work.file, number, bad.error.message);
-                }
+                self.left_out(work, decoded.rejected);
             }
             Err(error) => {
                 self.refused(work, &error.message)?;
@@ -149,15 +163,46 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
+    /// Puts a piece that is an Arrow stream into the ring.
+    fn try_store_rows(&mut self, work: &Work, request: &Request<'_>) -> Result<(), IngestError> {
+        let body = Body {
+            request,
+            limits: &self.limits,
+            mode: Mode::Partial,
+            unpacked_max_bytes: usize::MAX,
+            record_max_bytes: record_bound(self.piece_bytes),
+        };
+        self.assembly.clear();
+        let rejected = match ringlake_arrow::decode(&work.piece.text, &body, &mut self.assembly) {
+            Ok(rejected) => rejected,
+            Err(error) => return self.refused(work, &error.message),
+        };
+        let mut room = self.ingest.reserve(self.assembly.record_len(request))?;
+        let events = self.assembly.events();
+        room.tally().receive(events);
+        let length = self.assembly.write(request, &mut room);
+        if length > 0 {
+            self.waiting.push_back((room.commit(length), events));
+        }
+        self.left_out(work, rejected);
+        Ok(())
+    }
+
+    fn left_out(&self, work: &Work, rejected: Vec<Rejection>) {
+        for bad in rejected {
+            let number = self.job.number_of(work, bad.index);
+            self.job.rejected(&work.file, number, bad.error.message);
+        }
+    }
+
     /// A piece that was refused as a whole is tried in halves, so that only what is bad is lost.
     fn refused(&mut self, work: &Work, reason: &str) -> Result<(), IngestError> {
         let blank = work.piece.text.iter().all(u8::is_ascii_whitespace);
-        match work.piece.split() {
+        match self.job.halves(work) {
             _ if blank => {}
-            None => self.job.rejected(&work.file, work.piece.number_of(0), reason),
+            None => self.job.rejected(&work.file, self.job.number_of(work, 0), reason),
             Some((left, right)) => {
-                for piece in [left, right] {
-                    let half = Work { file: work.file.clone(), piece };
+                for half in [left, right] {
                     let bound = record_bound(half.piece.text.len());
                     let began = Instant::now();
                     while let Err(error) = self.try_store(&half, bound) {

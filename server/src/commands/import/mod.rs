@@ -26,6 +26,7 @@ use super::{grouped, rate};
 use crate::cli::{Import, ImportFormat};
 use crate::{EXIT_FAILED, EXIT_FINE};
 
+mod batches;
 mod local;
 mod pieces;
 mod quarantine;
@@ -33,6 +34,7 @@ mod remote;
 mod source;
 mod values;
 
+use batches::Slices;
 use pieces::{Lines, Next, Piece};
 use values::Values;
 
@@ -124,7 +126,7 @@ impl<'a> Job<'a> {
         self.progress.set_message(grouped(report.accepted));
     }
 
-    /// Counts an event that was left out; `number` is its line, or its place in an array.
+    /// Counts an event that was left out; `number` is its line, or its place among all.
     fn rejected(&self, file: &Path, number: u64, reason: impl Display) {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.rejected += 1;
@@ -132,9 +134,28 @@ impl<'a> Job<'a> {
             let unit = match self.format {
                 ImportFormat::Ndjson => "line",
                 ImportFormat::Json => "event",
+                ImportFormat::Arrow => "row",
             };
             report.described.push(format!("{} {unit} {number}: {reason}", file.display()));
         }
+    }
+
+    /// The number of the event at `index` of a piece, as [`Job::rejected`] wants it.
+    fn number_of(&self, work: &Work, index: usize) -> u64 {
+        match self.format {
+            ImportFormat::Arrow => work.piece.first + index as u64,
+            ImportFormat::Ndjson | ImportFormat::Json => work.piece.number_of(index),
+        }
+    }
+
+    /// A piece in two of about half the size; none when it holds only one event.
+    fn halves(&self, work: &Work) -> Option<(Work, Work)> {
+        let (left, right) = match self.format {
+            ImportFormat::Arrow => batches::split(&work.piece),
+            ImportFormat::Ndjson | ImportFormat::Json => work.piece.split(),
+        }?;
+        let half = |piece| Work { file: work.file.clone(), piece };
+        Some((half(left), half(right)))
     }
 
     /// Reads all files and gives their pieces to `take`, in order, until it wants no more.
@@ -146,6 +167,7 @@ impl<'a> Job<'a> {
             let mut cutter = match self.format {
                 ImportFormat::Ndjson => Cutter::Lines(Lines::new(input, piece_bytes)),
                 ImportFormat::Json => Cutter::Values(Values::new(input, piece_bytes)),
+                ImportFormat::Arrow => Cutter::Slices(Slices::new(input, piece_bytes)),
             };
             loop {
                 match cutter.next().with_context(|| format!("cannot read {name}"))? {
@@ -178,6 +200,7 @@ type Input = Box<dyn io::Read + Send>;
 enum Cutter {
     Lines(Lines<Input>),
     Values(Values<Input>),
+    Slices(Slices<Input>),
 }
 
 impl Cutter {
@@ -185,6 +208,7 @@ impl Cutter {
         match self {
             Self::Lines(lines) => lines.next(),
             Self::Values(values) => values.next(),
+            Self::Slices(slices) => slices.next(),
         }
     }
 }

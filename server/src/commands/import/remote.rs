@@ -17,7 +17,9 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::super::runtime;
 use super::{Job, PIECE_BYTES, QUEUE_MAX, Work};
+use crate::cli::ImportFormat;
 use crate::client::{self, Client, Outgoing};
+use crate::http::arrow;
 
 /// Connections that send at the same time; one sync on the server covers several of them.
 const CONNECTIONS: usize = 4;
@@ -89,14 +91,15 @@ async fn send_all(
 
 /// Sends one piece; gives it back in halves when the server refuses it as a whole.
 async fn send(job: &Job<'_>, client: &mut Client, work: Work) -> Result<Option<(Work, Work)>> {
-    if work.piece.text.iter().all(u8::is_ascii_whitespace) {
+    let is_arrow = job.format == ImportFormat::Arrow;
+    if !is_arrow && work.piece.text.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
     let outgoing = Outgoing {
         method: None,
         path: "/v1/events?partial=true&ack=disk".into(),
         body: Bytes::from(work.piece.text.clone()),
-        content_type: Some("application/x-ndjson"),
+        content_type: Some(if is_arrow { arrow::CONTENT } else { "application/x-ndjson" }),
         accept: None,
     };
     for _ in 0..ATTEMPTS_MAX {
@@ -108,7 +111,7 @@ async fn send(job: &Job<'_>, client: &mut Client, work: Work) -> Result<Option<(
                     serde_json::from_slice(&text).context("the server's answer is not ours")?;
                 job.accepted(answer.accepted, answer.duplicates);
                 for bad in answer.rejected {
-                    job.rejected(&work.file, work.piece.number_of(bad.index), bad.error);
+                    job.rejected(&work.file, job.number_of(&work, bad.index), bad.error);
                 }
                 return Ok(None);
             }
@@ -120,16 +123,11 @@ async fn send(job: &Job<'_>, client: &mut Client, work: Work) -> Result<Option<(
             }
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => {
                 let reason = client::refusal(response).await;
-                return Ok(match work.piece.split() {
-                    Some((left, right)) => {
-                        let half = |piece| Work { file: work.file.clone(), piece };
-                        Some((half(left), half(right)))
-                    }
-                    None => {
-                        job.rejected(&work.file, work.piece.number_of(0), reason);
-                        None
-                    }
-                });
+                let halves = job.halves(&work);
+                if halves.is_none() {
+                    job.rejected(&work.file, job.number_of(&work, 0), reason);
+                }
+                return Ok(halves);
             }
             _ => bail!(client::refusal(response).await),
         }
