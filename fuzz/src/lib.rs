@@ -6,3 +6,4 @@
 pub mod events;
 pub mod log;
 pub mod shapes;
+pub mod stored;
