@@ -15,8 +15,8 @@
 //! hold fewer events than asked for, even none, before the last: only a missing cursor is the end.
 //!
 //! **Limits.** A page has at most [`LIMIT_MAX`] events and ends early at [`PAGE_BYTES`]; it looks at
-//! [`ROWS_MAX`] rows and [`FILES_MAX`] files or a little more, and then says where to go on.
-//! [`LISTINGS_MAX`] pages are read at the same time; more wait as queries do.
+//! `ROWS_MAX` rows and `FILES_MAX` files or a little more, and then says where to go on.
+//! `LISTINGS_MAX` pages are read at the same time; more wait as queries do.
 //!
 //! **Memory.** For each page the keys of the nearest rows, the chunks of one row group, and the rows
 //! of the page.
