@@ -17,7 +17,7 @@ mod support;
 /// Longer than anything here may take, also on a disk that takes a second for a sync.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Longer than a stop takes that waits for nothing.
-const PROMPT: Duration = Duration::from_secs(10);
+const PROMPT: Duration = Duration::from_secs(60);
 /// When all events here are received; their partition follows from it.
 const RECEIVED_AT: i64 = 1_795_000_000_000_000;
 const PARTITION: &str = "date=2026-11-18";

@@ -49,7 +49,7 @@ fn an_acknowledged_event_is_visible_within_the_flush_interval() {
     send(&mut ingests[0], 0, 3);
     let sent = std::time::Instant::now();
     while count(&engine) < 3 {
-        assert!(sent.elapsed() < Duration::from_secs(5), "the events never became visible");
+        assert!(sent.elapsed() < LIMIT, "the events never became visible");
     }
     let row = rows(
         &engine,

@@ -344,13 +344,13 @@ fn without_a_floor(disk: &Disk) {
         std::thread::sleep(Duration::from_millis(20));
     }
     let busy = server.processor_time() - busy;
-    assert!(busy < Duration::from_millis(600), "{busy:?} in two seconds without a client");
+    assert!(busy < Duration::from_secs(1), "{busy:?} in two seconds without a client");
     let mut refused = 0;
-    while began.elapsed() < Duration::from_secs(4) {
+    while refused <= 10 {
         let answer = connection.request("POST", EVENTS, &[], br#"{"event":"probe"}"#);
         refused += u32::from(answer.status == 503);
+        assert!(began.elapsed() < PATIENCE, "{refused} refused");
     }
-    assert!(refused > 10, "{refused}");
     judge_while_full(&server);
     let accounting = server.accounting();
     assert!(accounting["refused"]["not_durable"].as_u64().unwrap() > 10, "{accounting}");

@@ -165,7 +165,8 @@ fn a_consumer_that_moved_is_woken_on_its_new_thread() {
     }
 }
 
-/// The kernel's account of this thread: less than 1 % of a core over half a second of sleep.
+/// The kernel's account of this thread: less than a tenth of a core over half a second of sleep; who polls takes
+/// all of one.
 #[test]
 #[cfg(all(target_os = "linux", not(miri)))]
 fn an_idle_consumer_uses_no_processor_time() {
@@ -184,5 +185,5 @@ fn an_idle_consumer_uses_no_processor_time() {
     }
     let elapsed = start.elapsed();
     let used = processor_time().unwrap() - before;
-    assert!(used * 100 < elapsed, "{used:?} of {elapsed:?}");
+    assert!(used * 10 < elapsed, "{used:?} of {elapsed:?}");
 }

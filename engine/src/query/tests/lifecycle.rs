@@ -10,7 +10,7 @@ use crate::snapshot::Snapshot;
 
 /// What ending a query may take on a machine that is busy with other things. The queries here
 /// would run for hours.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 fn with_timeout(sql: &str, timeout: Duration) -> QueryRequest {
     QueryRequest { timeout: Some(timeout), ..QueryRequest::new(sql) }
@@ -55,7 +55,7 @@ fn dropping_the_stream_ends_a_query_that_waits_for_its_reader() {
 #[test]
 fn a_query_that_computes_too_long_times_out() {
     let fixture = Fixture::new();
-    let limit = Duration::from_secs(1);
+    let limit = Duration::from_secs(3);
     let started = Instant::now();
     let mut stream = fixture.pool.query(with_timeout(ENDLESS, limit), no_events()).unwrap();
     let error = stream.blocking_ready().unwrap_err();
@@ -67,7 +67,7 @@ fn a_query_that_computes_too_long_times_out() {
 #[test]
 fn a_reader_that_stalls_times_out_and_frees_the_worker() {
     let fixture = Fixture::new();
-    let limit = Duration::from_secs(1);
+    let limit = Duration::from_secs(3);
     let mut stream = fixture.pool.query(with_timeout(UNBOUNDED, limit), no_events()).unwrap();
     stream.blocking_ready().unwrap();
     assert_eq!(rows(&fixture.run("SELECT 1").unwrap()), 1);

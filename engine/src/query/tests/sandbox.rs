@@ -5,8 +5,8 @@ use crate::query::{QueryError, sandbox};
 
 /// The statements of a list in `statements/`: one a line, `⏎` for the end of a line.
 pub(super) fn list(name: &str) -> Vec<String> {
-    let path = format!("{}/src/query/tests/statements/{name}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(path).unwrap();
+    // Cargo runs tests in the folder of their package.
+    let text = std::fs::read_to_string(format!("src/query/tests/statements/{name}")).unwrap();
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with("# "));
     lines.map(|line| line.replace('⏎', "\n")).collect()
 }
