@@ -38,10 +38,15 @@ test:
     echo "$command"; \
     eval "$command"
 
+# Both programs, `ringlake` and `perf`, of the build that the tests have: for single packages, or without
+# tests, cargo chooses other features and compiles the largest crates once more.
+bins:
+    cargo build --release --locked --workspace --bins --tests
+
 # Kills, stops and pauses a server under load and looks for lost and doubled events. Ten rounds of a
 # fixed seed; `just crash` with arguments of its own for others: `just crash --rounds 200`.
-crash *arguments="--rounds 10 --seed 1":
-    cargo run --release --locked --package perf -- crash {{arguments}}
+crash *arguments="--rounds 10 --seed 1": bins
+    "{{target}}/release/perf" crash {{arguments}}
 
 # Model-checks the ring: every interleaving, where a model does not say otherwise.
 loom:
@@ -67,7 +72,7 @@ tsan:
 
 # Compiles every bench and runs each case once, without measuring.
 bench-smoke:
-    cargo test --release --locked --package ringlake-benches --benches
+    cargo test --release --locked --workspace --bench '*'
 
 # Measures; `just bench --bench ring` for one file, `just bench --bench ring -- spsc` for some cases.
 bench *arguments:
