@@ -10,15 +10,13 @@ mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{PATIENCE, Server, chromium};
+use support::{Browser, PATIENCE, Server};
 
 /// From the page's last call to all four events in an answer to SQL. A second is promised; a machine
 /// that runs a browser and other tests is given some more.
@@ -57,14 +55,9 @@ async function send(round) {
 
 #[test]
 fn beacons_and_pixels_of_a_page_are_in_the_table_soon() {
-    let Some(chromium) = chromium() else {
-        eprintln!("skipped: no chromium is installed (apt-get install chromium)");
-        return;
-    };
     let server = Server::start();
     let page = Page::serve(&server.url());
-    let profile = tempfile::tempdir().unwrap();
-    let _browser = Browser::open(chromium, profile.path(), &page.url);
+    let Some(_browser) = Browser::open(&page.url) else { return };
 
     let mut fastest = PATIENCE;
     for round in 1..=ROUNDS {
@@ -114,35 +107,6 @@ fn check(rows: &[Value]) {
         };
         assert_eq!(properties["title"], "Grüße 東京 🎉", "{row}");
         assert_eq!(row["type"], if row["event"] == "pixel" { "page" } else { "track" });
-    }
-}
-
-/// A headless browser; killed when dropped.
-struct Browser(Child);
-
-impl Browser {
-    fn open(program: PathBuf, profile: &Path, url: &str) -> Browser {
-        let child = Command::new(program)
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"])
-            .args(["--no-first-run", "--disable-background-networking", "--disable-sync"])
-            .args(["--disable-component-update", "--disable-dev-shm-usage"])
-            // Without it the browser leaves when the page has loaded.
-            .arg("--remote-debugging-port=0")
-            .arg(format!("--user-data-dir={}", profile.display()))
-            .arg(url)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Browser(child)
-    }
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::Value;
-use support::{Server, text};
+use support::{Server, clients, text};
 
 /// One row a kind: source, type, event, user, device, address, and how often.
 const ROWS: &str = "SELECT concat_ws(' ', source, type, coalesce(event, '-'), coalesce(user_id, '-'), \
@@ -39,16 +39,9 @@ enum When {
     Now,
 }
 
-fn clients() -> Option<PathBuf> {
-    let folder = std::env::var_os("RINGLAKE_TEST_CLIENTS").map(PathBuf::from);
-    if folder.is_none() {
-        eprintln!("skipped: RINGLAKE_TEST_CLIENTS names no folder with the SDKs");
-    }
-    folder
-}
-
 fn script(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+    // Cargo runs tests in the folder of their package.
+    PathBuf::from("tests/clients").join(name)
 }
 
 fn node(folder: &PathBuf, sdk: &str, url: &str) -> Command {

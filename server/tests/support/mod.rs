@@ -89,6 +89,53 @@ pub fn chromium() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// A headless browser; killed when dropped.
+pub struct Browser {
+    child: Child,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// A browser that shows `url`; none when none is installed, which it says.
+    pub fn open(url: &str) -> Option<Browser> {
+        let Some(program) = chromium() else {
+            eprintln!("skipped: no chromium is installed (apt-get install chromium)");
+            return None;
+        };
+        let profile = tempfile::tempdir().unwrap();
+        let child = Command::new(program)
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"])
+            .args(["--no-first-run", "--disable-background-networking", "--disable-sync"])
+            .args(["--disable-component-update", "--disable-dev-shm-usage"])
+            // Without it the browser leaves when the page has loaded.
+            .arg("--remote-debugging-port=0")
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg(url)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Some(Browser { child, _profile: profile })
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The folder with the SDKs of `tests/clients`; none when the environment names none, which it says.
+pub fn clients() -> Option<PathBuf> {
+    let folder = std::env::var_os("RINGLAKE_TEST_CLIENTS").map(PathBuf::from);
+    if folder.is_none() {
+        eprintln!("skipped: RINGLAKE_TEST_CLIENTS names no folder with the SDKs");
+    }
+    folder
+}
+
 /// The statements of a list that the engine's tests of the sandbox have: one a line, `⏎` for the end
 /// of a line.
 pub fn statements(list: &str) -> Vec<String> {
