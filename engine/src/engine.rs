@@ -35,7 +35,7 @@ use crate::hot::{
 };
 use crate::ingest::{Bar, Gate, Ingest};
 use crate::lake::{Checked, DamagedFile, Location, RETENTION_MAX, Table};
-use crate::listing::{ListError, ListRequest, Lister, Page, Signer};
+use crate::listing::{Follower, ListError, ListRequest, Lister, Page, Signer, Tail};
 use crate::log::{Identity, Log};
 use crate::metrics::Operations;
 use crate::niceness::{BEHIND_ANSWERS, BEHIND_ROLLS, step_behind};
@@ -107,6 +107,7 @@ pub(crate) struct Shared {
     pub broken: Arc<Problem>,
     pub pool: Arc<Pool>,
     lister: Lister,
+    tail: Arc<Tail>,
     markers: Vec<Sender<Arc<Marker>>>,
     pub orders: Sender<Order>,
     /// One a thread; it disconnects when the thread has ended.
@@ -190,6 +191,7 @@ impl Engine {
             closing: AtomicBool::new(false),
             pool: Arc::new(pool),
             lister,
+            tail: Arc::default(),
             markers,
             orders,
             threads: Mutex::new(Vec::new()),
@@ -227,6 +229,7 @@ impl Engine {
                 disk: Arc::clone(shared.directory.disk()),
                 quarantine: shared.directory.quarantine(),
                 state: Arc::clone(&shared.flusher),
+                tail: Arc::clone(&shared.tail),
             },
             config: shared.config.hot.clone(),
             messages: receiving.messages,
@@ -366,12 +369,28 @@ impl Engine {
     /// # Errors
     /// See [`ListError`].
     pub fn list(&self, request: &ListRequest) -> Result<Page, ListError> {
+        self.check_listing()?;
+        self.shared.lister.page(request, &self.shared.snapshots.load())
+    }
+
+    /// Follows the events that become visible from here on: those of the tenant, type, event and
+    /// user of `request`, whose other fields mean nothing here.
+    ///
+    /// # Errors
+    /// [`ListError::Followers`] when too many follow already, [`ListError::NotReady`].
+    pub fn follow(&self, request: &ListRequest) -> Result<Follower, ListError> {
+        self.check_listing()?;
+        self.shared.tail.follow(request)
+    }
+
+    fn check_listing(&self) -> Result<(), ListError> {
         let closing = self.shared.closing.load(Ordering::Relaxed);
-        // Half a replay would look like lost events. Relaxed: a page that slips through is sound.
+        // Half a replay would look like lost events, and its events like new ones. Relaxed: what
+        // slips through is sound.
         if closing || !self.is_running() && !self.shared.broken.is_there() {
             return Err(ListError::NotReady);
         }
-        self.shared.lister.page(request, &self.shared.snapshots.load())
+        Ok(())
     }
 
     /// How far the start is.

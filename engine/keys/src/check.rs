@@ -143,7 +143,7 @@ impl Keys {
         // Fails when it has been set before, to the same.
         let _ = record.known.set(digest);
         self.cache.remember_good(digest, &record, Instant::now());
-        if !self.set.load().holds(&record) {
+        if !self.holds(&record) {
             self.cache.forget(digest);
             return Err(Refused::Unknown);
         }
@@ -167,6 +167,12 @@ impl Keys {
             self.failures.refund(address, now);
         }
         Ok(verified)
+    }
+
+    /// Whether `record` still stands for its key: neither revoked nor changed since.
+    #[must_use]
+    pub fn holds(&self, record: &Arc<Record>) -> bool {
+        self.set.load().holds(record)
     }
 
     /// The write key that has this alias. An alias is no secret.

@@ -19,6 +19,7 @@ use ringlake_disk::Disk;
 use super::flusher::{FlusherState, Stopped};
 use super::{HotAppender, LogBatch, Refused, rows_of};
 use crate::error::chain;
+use crate::listing::Tail;
 use crate::log::{Quarantined, set_aside};
 use crate::quarantine;
 
@@ -39,6 +40,8 @@ pub(crate) struct Passing {
     pub disk: Arc<dyn Disk>,
     pub quarantine: PathBuf,
     pub state: Arc<FlusherState>,
+    /// Who follows the events gets them from here.
+    pub tail: Arc<Tail>,
 }
 
 impl Passing {
@@ -79,6 +82,7 @@ impl Passing {
         let rows = rows_of(&self.node, batches)
             .map_err(|error| Refused { reason: chain(&error), is_lack: false })?;
         self.appender.append(table, &rows)?;
+        self.tail.publish(&rows);
         Ok(rows.iter().map(RecordBatch::num_rows).sum())
     }
 

@@ -123,6 +123,7 @@ fn bench_with(duckdb: &DuckDbConfig, scratch: &Path, with_table: bool, config: H
             node: "0123456789ab".into(),
             disk: Arc::new(RealDisk),
             quarantine: scratch.join("quarantine"),
+            tail: Arc::default(),
             state: Arc::clone(&state),
         },
         config,

@@ -20,6 +20,12 @@ pub enum ListError {
         /// The configured longest wait.
         wait: Duration,
     },
+    /// Too many follow.
+    #[error("too many follow the events; {max} may")]
+    Followers {
+        /// How many may.
+        max: usize,
+    },
     /// A file of the table that the page needs is damaged. Pages of other times can be read.
     #[error("a file that the listing needs is damaged: {file}; `ringlake verify` says more")]
     Damaged {

@@ -5,6 +5,8 @@
 //!                                   └▶ hot: keys from hot tables ─┘
 //! ```
 //!
+//! Who wants the events as they come follows the `tail` instead.
+//!
 //! **Guarantees.** A page is read from one [`Snapshot`]. Rows come in the order of `received_at`,
 //! node, shard and sequence, or its reverse, each once; following the cursors from a first page gives
 //! every event that was visible when it was read and matches, whatever is rolled or compacted
@@ -30,6 +32,7 @@ mod filter;
 mod hot;
 mod order;
 mod page;
+mod tail;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +48,8 @@ use tokio::runtime::Handle;
 pub(crate) use cursor::Signer;
 pub use error::ListError;
 pub use order::Order;
+pub(crate) use tail::Tail;
+pub use tail::{Follower, Fresh};
 
 use crate::config::QueryConfig;
 use crate::lake::Checked;

@@ -215,7 +215,7 @@ fn public_schema() -> Schema {
 }
 
 /// `batch` with the columns of a page: `id` and `date` are computed, what is missing is null.
-fn public(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+pub(super) fn public(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let schema = Arc::new(public_schema());
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
@@ -255,7 +255,7 @@ fn rows_within(batch: &RecordBatch, bytes: usize) -> usize {
 }
 
 /// Bytes of the texts in `rows`; the other columns are small.
-fn size_of_rows(batch: &RecordBatch, rows: std::ops::Range<usize>) -> usize {
+pub(super) fn size_of_rows(batch: &RecordBatch, rows: std::ops::Range<usize>) -> usize {
     let texts = batch.columns().iter().filter_map(|column| column.as_string_opt::<i32>());
     let bytes = texts.map(|texts| {
         let offsets = texts.value_offsets();

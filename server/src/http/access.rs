@@ -20,7 +20,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Uri};
 use ringlake_event::{Sender, Tenant};
 use ringlake_keys::limits::Standing;
-use ringlake_keys::{Record, Refused, Scope};
+use ringlake_keys::{Keys, Record, Refused, Scope};
 
 use super::answer::{self, Problem};
 use super::serving_loop::ServingLoop;
@@ -93,6 +93,13 @@ impl Access {
         }
     }
 
+    /// Whether it still holds, for an answer that goes on: the key was neither revoked nor rotated,
+    /// and open mode has not ended.
+    #[must_use]
+    pub fn is_current(&self, keys: &Keys) -> bool {
+        self.key.as_ref().map_or_else(|| keys.is_open_mode(), |key| keys.holds(key))
+    }
+
     /// Tells in `reply` how the tightest quota of requests stands, if there is any.
     pub fn show_quota<B>(&self, reply: &mut hyper::Response<B>) {
         if let Some(standing) = self.standing {
@@ -128,15 +135,20 @@ enum Need {
     Admin,
 }
 
+/// Who sent the request `head`, which a router got.
+///
+/// # Errors
+/// None in practice: [`ServingLoop::admit`] has looked.
+pub fn of(head: &Parts) -> Result<&Access, Problem> {
+    head.extensions.get().ok_or(Problem::Internal("nobody looked at the key"))
+}
+
 /// Whose events the request `head`, which a router got, may read: all when `None`.
 ///
 /// # Errors
 /// See [`Access::readable`].
 pub fn reader(head: &Parts) -> Result<Option<String>, Problem> {
-    match head.extensions.get::<Access>() {
-        Some(access) => Ok(access.readable()?.map(str::to_owned)),
-        None => Err(Problem::Internal("nobody looked at the key")),
-    }
+    Ok(of(head)?.readable()?.map(str::to_owned))
 }
 
 fn need(path: &str) -> Need {

@@ -367,6 +367,9 @@ fn list_verdict(error: &ListError) -> (StatusCode, &'static str, Option<u32>) {
     match error {
         ListError::Cursor => (StatusCode::BAD_REQUEST, "bad_cursor", None),
         ListError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_listings", Some(1)),
+        ListError::Followers { .. } => {
+            (StatusCode::TOO_MANY_REQUESTS, "too_many_followers", Some(1))
+        }
         ListError::Damaged { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "damaged_file", None),
         ListError::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", Some(1)),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "listing_failed", None),

@@ -13,38 +13,60 @@ use ringlake_engine::query::format::{Encoder, Format};
 
 use super::answer::{JSON, Problem, chain};
 use super::parameters::Parameters;
-use super::{App, access, compress};
+use super::{App, access, compress, follow};
 
-const KNOWN: &str = "from, to, type, event, user_id, limit, cursor, order";
+const KNOWN: &str = "from, to, type, event, user_id, limit, cursor, order, follow";
+const KNOWN_TO_FOLLOW: &str = "type, event, user_id; a live tail has no range and no pages";
 
-/// Answers a page.
+/// Answers a page, or the events as they come.
 pub async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (head, _) = request.into_parts();
     let tenant = access::reader(&head)?;
-    let wanted = wanted(head.uri.query(), tenant)?;
+    let Wanted { request, follow } = wanted(head.uri.query(), tenant)?;
+    if follow {
+        return follow::answer(app, access::of(&head)?.clone(), &request);
+    }
     app.blocking(move |app| {
-        let page = app.engine.list(&wanted).map_err(failed)?;
+        let page = app.engine.list(&request).map_err(failed)?;
         whole(&head.headers, json(&page).map_err(Problem::Query)?)
     })
     .await
 }
 
-fn wanted(query: Option<&str>, tenant: Option<String>) -> Result<ListRequest, Problem> {
+/// What is asked for.
+#[derive(Debug)]
+struct Wanted {
+    request: ListRequest,
+    /// Whether the events are wanted as they come; the request then has texts only.
+    follow: bool,
+}
+
+fn wanted(query: Option<&str>, tenant: Option<String>) -> Result<Wanted, Problem> {
     let mut parameters = Parameters::new(query);
+    let (kind, event) = (parameters.text("type")?, parameters.text("event")?);
+    let texts = ListRequest {
+        tenant,
+        kind,
+        event,
+        user_id: parameters.text("user_id")?,
+        ..ListRequest::default()
+    };
+    let answers = [("true", true), ("false", false)];
+    if parameters.choice("follow", &answers, "true or false")? == Some(true) {
+        parameters.finish(KNOWN_TO_FOLLOW)?;
+        return Ok(Wanted { request: texts, follow: true });
+    }
     let orders = [("asc", Order::Ascending), ("desc", Order::Descending)];
     let request = ListRequest {
-        tenant,
         from: parameters.moment("from")?,
         to: parameters.moment("to")?,
-        kind: parameters.text("type")?,
-        event: parameters.text("event")?,
-        user_id: parameters.text("user_id")?,
         order: parameters.choice("order", &orders, "asc or desc")?.unwrap_or_default(),
         limit: limit(&mut parameters)?,
         cursor: parameters.text("cursor")?,
+        ..texts
     };
     parameters.finish(KNOWN)?;
-    Ok(request)
+    Ok(Wanted { request, follow: false })
 }
 
 fn limit(parameters: &mut Parameters) -> Result<usize, Problem> {
@@ -124,7 +146,7 @@ mod tests {
     #[test]
     fn every_parameter_finds_its_field() {
         let query = "from=2026-11-21&to=1795305600&type=page&event=E&user_id=u&limit=7&order=asc";
-        let request = wanted(Some(query), Some("t".into())).unwrap();
+        let request = wanted(Some(query), Some("t".into())).unwrap().request;
         assert_eq!(request.tenant.as_deref(), Some("t"));
         assert_eq!(request.from, Some(1_795_219_200_000_000));
         assert_eq!(request.to, Some(1_795_305_600_000_000));
@@ -132,7 +154,7 @@ mod tests {
         assert_eq!(request.event.as_deref(), Some("E"));
         assert_eq!(request.user_id.as_deref(), Some("u"));
         assert_eq!((request.limit, request.order), (7, Order::Ascending));
-        let default = wanted(None, None).unwrap();
+        let default = wanted(None, None).unwrap().request;
         assert_eq!((default.limit, default.order), (DEFAULT_LIMIT, Order::Descending));
     }
 

@@ -34,6 +34,7 @@ mod connection;
 mod console;
 mod cors;
 mod encoding;
+mod follow;
 mod forwarded;
 mod guard;
 mod ingest;

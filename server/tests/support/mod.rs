@@ -530,6 +530,12 @@ impl Connection {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Answer {
+        self.ask(method, path, headers, body);
+        self.answer(method == "HEAD")
+    }
+
+    /// Sends a request; what is answered is still to be read.
+    pub fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             head.push_str(&format!("Host: {}\r\n", self.address));
@@ -548,7 +554,6 @@ impl Connection {
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(body);
         self.send(&bytes);
-        self.answer(method == "HEAD")
     }
 
     /// Reads one answer.
