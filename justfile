@@ -118,6 +118,14 @@ fuzz-smoke: fuzz-build
         rm -r "$scratch"; \
     done
 
+# Every case of the perf lab, as small as it can be: what it checks must hold, whatever the rates. The
+# case with nginx needs what CI does not install.
+perf-smoke:
+    cargo build --release --locked --package perf
+    cargo build --release --locked --package ringlake
+    perf="{{target}}/release/perf"; \
+    "$perf" bulk --events 20000 --rounds 1
+
 # A case of the perf lab: `just perf bulk`, `just perf single --rounds 5 --save`.
 perf *arguments:
     cargo run --release --locked --package perf -- {{arguments}}

@@ -15,7 +15,7 @@ pub mod reference;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -24,7 +24,8 @@ use ringlake_event::generate::Generator;
 
 use crate::machine::Machine;
 use crate::report::{Column, Report, number, verdict};
-use crate::server::{self, Server};
+use crate::server;
+use crate::trial::{Common, Trial};
 
 /// Body size of a request: a quarter of the default limit, as a sensible bulk client would send.
 const PIECE_BYTES: usize = 1 << 20;
@@ -62,23 +63,17 @@ pub struct Options {
     /// Kept-alive connections of the client.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
-    /// Where the file, the data directories and the Parquet lie meanwhile [default: the
-    /// system's temporary directory].
-    #[arg(long)]
-    directory: Option<PathBuf>,
     /// Leave the reference out.
     #[arg(long)]
     alone: bool,
-    /// Keep the run under perf/runs/.
-    #[arg(long)]
-    save: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Runs the case and prints it.
 pub fn run(options: &Options) -> Result<()> {
     let binary = server::binary()?;
-    let base = options.directory.clone().unwrap_or_else(std::env::temp_dir);
-    let scratch = tempfile::Builder::new().prefix("perf-bulk-").tempdir_in(&base)?;
+    let scratch = options.common.scratch("bulk")?;
     let file = scratch.path().join("events.ndjson");
     generate(&file, options.events, options.seed)?;
     let pieces = pieces(Bytes::from(std::fs::read(&file)?));
@@ -106,29 +101,22 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     judge(&mut report, options.alone);
-    print!("{}", report.text(&machine));
-    if options.save {
-        println!("saved in {}", report.save(&machine)?.display());
-    }
-    Ok(())
+    report.finish(&machine, options.common.save)
 }
 
 /// One round of ours: its values in the order of [`COLUMNS`].
 fn ours(binary: &Path, data: &Path, pieces: &[Bytes], options: &Options) -> Result<[f64; 6]> {
-    let server = Server::start(server::command(binary, data, None))?;
+    let trial = Trial::start(binary, data, None, &[])?;
+    let server = &trial.server;
     let idle = server.memory()?;
     let cpu_before = server.cpu_seconds()?;
     let timing = client::load(server.address(), pieces, options.connections)?;
     let cpu = server.cpu_seconds()? - cpu_before;
     let peak = server.memory()?;
-    let count = client::count(server.address())?;
-    ensure!(count == options.events, "{} events were sent, {count} are there", options.events);
     if timing.retries > 0 {
         eprintln!("{} pieces were sent again after 429 or 503", timing.retries);
     }
-    let status = server.stop()?;
-    ensure!(status.success(), "the server ended with {status}");
-    std::fs::remove_dir_all(data).context("cannot remove the round's data directory")?;
+    trial.end(options.events..=options.events)?;
     Ok([
         rate(options.events, timing.committed.as_secs_f64()),
         timing.answered.as_secs_f64(),

@@ -13,7 +13,6 @@
 //! |---|---|
 //! | [`plan`] | what the seed decides |
 //! | [`event`] | ids and bodies |
-//! | [`http`] | a client on blocking sockets |
 //! | [`client`] | a stream of requests and the notes about it |
 //! | [`control`] | rolls, counts, the accounting |
 //! | [`load`] | clients until the fault |
@@ -26,14 +25,13 @@ mod client;
 mod control;
 mod episode;
 mod event;
-mod http;
 mod lake;
 mod load;
 mod oracle;
 mod plan;
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -44,6 +42,7 @@ use self::table::Row;
 use crate::machine::Machine;
 use crate::report;
 use crate::server;
+use crate::trial::Common;
 
 /// Rounds on one data directory. After that it is a fresh one, so that a replay is short.
 const EPISODE_ROUNDS: u32 = 10;
@@ -59,12 +58,8 @@ pub struct Options {
     /// Seed of the first ten rounds; the next ten have the next one [default: from the clock].
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=u64::from(u32::MAX)))]
     seed: Option<u64>,
-    /// Where the data directories lie meanwhile [default: the system's temporary directory].
-    #[arg(long)]
-    directory: Option<PathBuf>,
-    /// Keep the run under perf/runs/.
-    #[arg(long)]
-    save: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Runs the case and prints it.
@@ -92,7 +87,7 @@ pub fn run(options: &Options) -> Result<()> {
         table::totals(&rows),
     );
     print!("{totals}");
-    if options.save {
+    if options.common.save {
         let text = format!("{totals}\n{}", table::text(&rows));
         let folder = report::save("crash", &machine, &text, &table::csv(&rows))?;
         println!("saved in {}", folder.display());
@@ -108,8 +103,7 @@ fn run_episode(
     rounds: u32,
     rows: &mut Vec<Row>,
 ) -> Result<()> {
-    let base = options.directory.clone().unwrap_or_else(std::env::temp_dir);
-    let scratch = tempfile::Builder::new().prefix("perf-crash-").tempdir_in(&base)?;
+    let scratch = options.common.scratch("crash")?;
     let mut episode = Episode::new(binary, scratch.path(), seed);
     let outcome = episode.run(rounds, |row| {
         println!("{}", row.line());

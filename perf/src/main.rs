@@ -6,6 +6,8 @@
 //! | [`crash`] | clients against a server that is killed, round after round |
 //! | [`single`] | one event a request over 64 connections, beside nginx |
 //! | [`replay`] | a start on a log that a crash has left |
+//! | [`trial`] | what cases share: options, a server on an empty directory |
+//! | [`events`], [`http`] | what is sent; one request |
 //! | [`server`] | a `ringlake` process under test: start, measure, stop |
 //! | [`machine`] | what the figures were measured on |
 //! | [`report`] | tables on the terminal, saved runs |
@@ -16,11 +18,14 @@
 
 mod bulk;
 mod crash;
+mod events;
+mod http;
 mod machine;
 mod replay;
 mod report;
 mod server;
 mod single;
+mod trial;
 
 use clap::{Parser, Subcommand};
 

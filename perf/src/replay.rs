@@ -11,7 +11,7 @@
 
 mod write;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -21,6 +21,7 @@ use crate::bulk::{client, count_as_f64, megabytes};
 use crate::machine::Machine;
 use crate::report::{Column, Report, number, verdict};
 use crate::server::{self, Server};
+use crate::trial::Common;
 
 /// Longest replay: a hundred times what 5 GB take.
 const READY_DEADLINE: Duration = Duration::from_secs(3 * 3_600);
@@ -54,18 +55,13 @@ pub struct Options {
     /// How often it is done, each time on a new log.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Where the data directory lies meanwhile [default: the system's temporary directory].
-    #[arg(long)]
-    directory: Option<PathBuf>,
-    /// Keep the run under perf/runs/.
-    #[arg(long)]
-    save: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Runs the case and prints it.
 pub fn run(options: &Options) -> Result<()> {
     let binary = server::binary()?;
-    let base = options.directory.clone().unwrap_or_else(std::env::temp_dir);
     let title = format!(
         "a start on a log of {} GB by {} shards, all of it above the table's numbers",
         options.gigabytes, options.shards,
@@ -73,7 +69,7 @@ pub fn run(options: &Options) -> Result<()> {
     let machine = Machine::read();
     let mut report = Report::new("replay", title, &COLUMNS);
     for round in 1..=options.rounds {
-        let scratch = tempfile::Builder::new().prefix("perf-replay-").tempdir_in(&base)?;
+        let scratch = options.common.scratch("replay")?;
         let data = scratch.path().join("data");
         eprintln!("round {round} of {}: writing the log", options.rounds);
         let log = write::log(&data, options.gigabytes * GB, options.shards, options.seed)?;
@@ -83,11 +79,7 @@ pub fn run(options: &Options) -> Result<()> {
     let peak = report.maximum(SIDE, PEAK);
     let limit = format!("under {PEAK_MAX_MB} MB through the replay");
     report.note(verdict("peak resident MB", &number(peak, 0), &limit, peak < PEAK_MAX_MB));
-    print!("{}", report.text(&machine));
-    if options.save {
-        println!("saved in {}", report.save(&machine)?.display());
-    }
-    Ok(())
+    report.finish(&machine, options.common.save)
 }
 
 /// One start; its values in the order of [`COLUMNS`].

@@ -19,6 +19,7 @@ pub struct Report {
     columns: Vec<Column>,
     lines: Vec<Line>,
     notes: Vec<String>,
+    tables: Vec<(&'static str, String)>,
 }
 
 /// A measure.
@@ -33,7 +34,7 @@ pub struct Column {
 /// One side's values in one round; not a number where the side has no such measure.
 #[derive(Debug)]
 struct Line {
-    side: &'static str,
+    side: String,
     round: u32,
     values: Vec<f64>,
 }
@@ -42,18 +43,30 @@ impl Report {
     /// An empty report.
     #[must_use]
     pub fn new(case: &'static str, title: String, columns: &[Column]) -> Report {
-        Report { case, title, columns: columns.to_vec(), lines: Vec::new(), notes: Vec::new() }
+        Report {
+            case,
+            title,
+            columns: columns.to_vec(),
+            lines: Vec::new(),
+            notes: Vec::new(),
+            tables: Vec::new(),
+        }
     }
 
     /// Adds what one side did in one round; one value a column, [`f64::NAN`] for none.
-    pub fn add(&mut self, side: &'static str, round: u32, values: &[f64]) {
+    pub fn add(&mut self, side: &str, round: u32, values: &[f64]) {
         assert_eq!(values.len(), self.columns.len(), "a line has one value a column");
-        self.lines.push(Line { side, round, values: values.to_vec() });
+        self.lines.push(Line { side: side.to_owned(), round, values: values.to_vec() });
     }
 
     /// Adds a sentence under the table.
     pub fn note(&mut self, line: String) {
         self.notes.push(line);
+    }
+
+    /// Keeps a table, as CSV, beside the run when it is saved.
+    pub fn attach(&mut self, file: &'static str, csv: String) {
+        self.tables.push((file, csv));
     }
 
     /// Median of one side's column.
@@ -85,9 +98,9 @@ impl Report {
         rows[0].extend(self.columns.iter().map(|column| column.name.to_owned()));
         let mut sides: Vec<&str> = Vec::new();
         for line in &self.lines {
-            rows.push(self.row(line.side, &line.round.to_string(), &line.values));
-            if !sides.contains(&line.side) {
-                sides.push(line.side);
+            rows.push(self.row(&line.side, &line.round.to_string(), &line.values));
+            if !sides.contains(&line.side.as_str()) {
+                sides.push(&line.side);
             }
         }
         for side in sides {
@@ -117,8 +130,21 @@ impl Report {
     }
 
     /// Keeps the run; see [`save`].
-    pub fn save(&self, machine: &Machine) -> Result<PathBuf> {
-        save(self.case, machine, &self.text(machine), &self.csv())
+    fn save(&self, machine: &Machine) -> Result<PathBuf> {
+        let folder = save(self.case, machine, &self.text(machine), &self.csv())?;
+        for (file, csv) in &self.tables {
+            fs::write(folder.join(file), csv)?;
+        }
+        Ok(folder)
+    }
+
+    /// Prints the table, and keeps the run when it is wanted.
+    pub fn finish(&self, machine: &Machine, keep: bool) -> Result<()> {
+        print!("{}", self.text(machine));
+        if keep {
+            println!("saved in {}", self.save(machine)?.display());
+        }
+        Ok(())
     }
 
     fn csv(&self) -> String {

@@ -10,26 +10,26 @@ mod nginx;
 mod wrk;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
-use ringlake_event::generate::Generator;
 
 use self::nginx::Nginx;
 use self::wrk::{Load, Outcome};
-use crate::bulk::{client, count_as_f64, megabytes};
+use crate::bulk::{count_as_f64, megabytes};
+use crate::events;
 use crate::machine::Machine;
 use crate::report::{Column, Report, number, verdict};
-use crate::server::{self, Server};
+use crate::server;
+use crate::trial::{Common, Trial};
 
 /// The server's core; wrk takes the next one.
 const CORE: usize = 0;
 /// Distinct events that are sent in turn.
-const EVENTS: u32 = 1_000;
-/// What a generated event begins with: its message id, which is taken out. The second time it came
-/// it would be a duplicate, which is answered but not stored.
-const MESSAGE_ID: &str = "{\"message_id\":\"";
+const EVENTS: usize = 1_000;
+/// Of the generator.
+const SEED: u64 = 1;
 const RATIO_MIN: f64 = 0.5;
 
 const RATE: &str = "requests/s";
@@ -58,12 +58,8 @@ pub struct Options {
     /// How often each side runs, in turn.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Where logs and data directories lie meanwhile [default: the system's temporary directory].
-    #[arg(long)]
-    directory: Option<PathBuf>,
-    /// Keep the run under perf/runs/.
-    #[arg(long)]
-    save: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Runs the case and prints it.
@@ -72,8 +68,7 @@ pub fn run(options: &Options) -> Result<()> {
     let machine = Machine::read();
     ensure!(machine.cores >= 2, "the case needs 2 cores, this machine gives {}", machine.cores);
     let binary = server::binary()?;
-    let base = options.directory.clone().unwrap_or_else(std::env::temp_dir);
-    let scratch = tempfile::Builder::new().prefix("perf-single-").tempdir_in(&base)?;
+    let scratch = options.common.scratch("single")?;
     let load = load(scratch.path(), options)?;
 
     let title = format!(
@@ -95,33 +90,13 @@ pub fn run(options: &Options) -> Result<()> {
     let ratio = report.median(DISK, RATE) / report.median(LOGGED, RATE);
     let limit = format!("at least {RATIO_MIN} of nginx writing a log");
     report.note(verdict("ratio of medians", &number(ratio, 2), &limit, ratio >= RATIO_MIN));
-    print!("{}", report.text(&machine));
-    if options.save {
-        println!("saved in {}", report.save(&machine)?.display());
-    }
-    Ok(())
-}
-
-/// Generated events without their message ids, one a line.
-fn events() -> Result<String> {
-    let mut generator = Generator::new(1);
-    let mut generated = Vec::new();
-    for _ in 0..EVENTS {
-        generator.write_event(&mut generated);
-    }
-    let mut events = String::with_capacity(generated.len());
-    for line in String::from_utf8(generated)?.lines() {
-        let rest = line.strip_prefix(MESSAGE_ID).and_then(|rest| rest.split_once("\","));
-        let (_, rest) = rest.context("a generated event begins with its message id")?;
-        events.extend(["{", rest, "\n"]);
-    }
-    Ok(events)
+    report.finish(&machine, options.common.save)
 }
 
 /// Writes the events and the script that posts them.
 fn load(scratch: &Path, options: &Options) -> Result<Load> {
     let events_file = scratch.join("events.ndjson");
-    fs::write(&events_file, events()?)?;
+    fs::write(&events_file, events::without_ids(EVENTS, SEED)?.concat())?;
     let script = scratch.join("post.lua");
     fs::write(&script, include_str!("../cases/single/post.lua"))?;
     Ok(Load {
@@ -154,25 +129,14 @@ fn theirs(directory: &Path, load: &Load) -> Result<(Values, Values)> {
 
 /// ringlake at one level of acknowledgement.
 fn ours(binary: &Path, data: &Path, ack: &str, load: &Load) -> Result<Values> {
-    let mut command = server::command(binary, data, Some(CORE));
-    command.args(["--ack", ack]);
-    let server = Server::start(command)?;
-    let start = server.cpu_seconds()?;
-    let outcome = load.run(server.address())?;
-    let cpu = server.cpu_seconds()? - start;
-    let peak = server.memory()?.peak;
-    client::flush(server.address())?;
-    let count = client::count(server.address())?;
+    let trial = Trial::start(binary, data, Some(CORE), &[("RINGLAKE_ACK", ack)])?;
+    let start = trial.server.cpu_seconds()?;
+    let outcome = load.run(trial.address())?;
+    let cpu = trial.server.cpu_seconds()? - start;
+    let peak = trial.server.memory()?.peak;
     let stored = outcome.requests.saturating_sub(outcome.refused);
-    let under_way = u64::from(load.connections);
-    ensure!(
-        (stored..=stored + under_way).contains(&count),
-        "{stored} requests were answered with 2xx, {count} events are there",
-    );
-    let status = server.stop()?;
-    ensure!(status.success(), "the server ended with {status}");
-    fs::remove_dir_all(data).context("cannot remove the round's data directory")?;
-    rustix::fs::sync();
+    // wrk leaves without waiting for the answers that are under way.
+    trial.end(stored..=stored + u64::from(load.connections))?;
     Ok(values(&outcome, cpu, megabytes(peak)))
 }
 
@@ -185,19 +149,4 @@ fn values(outcome: &Outcome, cpu_seconds: f64, peak_mb: f64) -> Values {
         count_as_f64(outcome.refused),
         peak_mb,
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_have_everything_but_a_message_id() {
-        let events = events().expect("the generator's events are as expected");
-        assert_eq!(events.lines().count(), 1_000);
-        for line in events.lines() {
-            let event: serde_json::Value = serde_json::from_str(line).expect("they are JSON");
-            assert!(event["tenant"].is_string() && event["message_id"].is_null(), "{line}");
-        }
-    }
 }

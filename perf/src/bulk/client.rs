@@ -20,6 +20,9 @@ use tokio::task::LocalSet;
 /// How long a piece waits after 429 or 503 before it is sent again.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
+/// Longest time that a flush is asked for again.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
+
 /// When things had happened, counted from just before the first byte.
 #[derive(Debug)]
 pub struct Timing {
@@ -73,13 +76,21 @@ pub fn count(address: SocketAddr) -> Result<u64> {
     })
 }
 
-/// Makes everything that was accepted visible to SQL.
+/// Makes everything that was accepted visible to SQL. A server that says that it cannot pass events
+/// on, because a roll found no memory for example, tries again by itself, and so does this.
 pub fn flush(address: SocketAddr) -> Result<()> {
     block_on(async move {
         let mut connection = Connection::open(address).await?;
-        let (status, body) = connection.post("/v1/admin/flush", Bytes::new()).await?;
-        ensure!(status.is_success(), "the flush was answered {status}: {}", text(&body));
-        Ok(())
+        let deadline = Instant::now() + FLUSH_DEADLINE;
+        loop {
+            let (status, body) = connection.post("/v1/admin/flush", Bytes::new()).await?;
+            if status.is_success() {
+                return Ok(());
+            }
+            let later = status == StatusCode::SERVICE_UNAVAILABLE && Instant::now() < deadline;
+            ensure!(later, "the flush was answered {status}: {}", text(&body));
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
     })
 }
 

@@ -17,9 +17,9 @@ use flate2::write::GzEncoder;
 use serde_json::Value;
 
 use super::event::{self, RequestId};
-use super::http::{Answer, Connection};
 use super::oracle::{Fate, Sent};
 use super::plan::{Request, Requests, Resend, Trick};
+use crate::http::{Answer, Connection};
 
 /// The pause after a refusal that says "later".
 const LATER: Duration = Duration::from_millis(5);

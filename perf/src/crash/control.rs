@@ -14,9 +14,9 @@ use serde_json::Value;
 
 use super::client::Progress;
 use super::event::{EventId, session};
-use super::http::{self, Answer};
 use super::oracle::Found;
 use super::plan::{Chore, Round};
+use crate::http::{self, Answer};
 
 /// How often the count of acknowledgements is looked at.
 const POLL: Duration = Duration::from_millis(1);

@@ -7,6 +7,9 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
 /// Longer than anything here may take, a paused server included.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -66,6 +69,21 @@ impl Connection {
     }
 }
 
+/// One query on a connection of its own, whose result goes to `sink` as it comes; the status.
+/// `format` is what it is to be in.
+pub fn query(
+    address: SocketAddr,
+    sql: &str,
+    format: &str,
+    sink: &mut impl Write,
+) -> io::Result<u16> {
+    let mut connection = Connection::open(address)?;
+    let headers = format!("Accept: {format}\r\n");
+    let request = connection.request("POST", "/v1/query", &headers, sql.as_bytes());
+    connection.send(&request)?;
+    Ok(read_into(&mut connection.stream, sink)?.0)
+}
+
 /// One request on a connection of its own.
 pub fn call(
     address: SocketAddr,
@@ -80,16 +98,26 @@ pub fn call(
     connection.answer()
 }
 
+/// `/v1/status` of a server.
+pub fn status(address: SocketAddr) -> Result<Value> {
+    let answer = call(address, "GET", "/v1/status", "", "")?;
+    ensure!(answer.status == 200, "/v1/status was answered {}", answer.status);
+    Ok(serde_json::from_slice(&answer.body)?)
+}
+
 fn read_answer(stream: &mut impl BufRead) -> io::Result<Answer> {
+    let mut body = Vec::new();
+    let (status, last) = read_into(stream, &mut body)?;
+    Ok(Answer { status, body, last })
+}
+
+/// Reads one answer whose body goes to `sink`; its status, and whether the connection is closed
+/// behind it.
+fn read_into(stream: &mut impl BufRead, sink: &mut impl Write) -> io::Result<(u16, bool)> {
     let status = line(stream)?;
     let status = status.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let mut answer = Answer {
-        status: status.ok_or_else(|| broken("no status"))?,
-        body: Vec::new(),
-        last: false,
-    };
-    let mut length = 0;
-    let mut chunked = false;
+    let status = status.ok_or_else(|| broken("no status"))?;
+    let (mut length, mut chunked, mut last) = (0, false, false);
     loop {
         let header = line(stream)?.to_ascii_lowercase();
         match header.split_once(':').map(|(name, value)| (name, value.trim())) {
@@ -97,25 +125,24 @@ fn read_answer(stream: &mut impl BufRead) -> io::Result<Answer> {
                 length = value.parse().map_err(|_| broken("a bad length"))?;
             }
             Some(("transfer-encoding", value)) => chunked = value == "chunked",
-            Some(("connection", value)) => answer.last = value == "close",
+            Some(("connection", value)) => last = value == "close",
             Some(_) => {}
             None => break,
         }
     }
     if chunked {
-        read_chunks(stream, &mut answer.body)?;
-    } else {
-        answer.body.resize(length, 0);
-        stream.read_exact(&mut answer.body)?;
+        read_chunks(stream, sink)?;
+    } else if io::copy(&mut stream.take(length), sink)? != length {
+        return Err(broken("a body that ends early"));
     }
-    Ok(answer)
+    Ok((status, last))
 }
 
-fn read_chunks(stream: &mut impl BufRead, body: &mut Vec<u8>) -> io::Result<()> {
+fn read_chunks(stream: &mut impl BufRead, sink: &mut impl Write) -> io::Result<()> {
     loop {
         let size = line(stream)?;
         let size = u64::from_str_radix(&size, 16).map_err(|_| broken("a bad chunk"))?;
-        if stream.take(size).read_to_end(body)? as u64 != size || !line(stream)?.is_empty() {
+        if io::copy(&mut stream.take(size), sink)? != size || !line(stream)?.is_empty() {
             return Err(broken("a chunk that ends early"));
         }
         if size == 0 {
