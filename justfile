@@ -124,7 +124,8 @@ perf-smoke:
     cargo build --release --locked --package perf
     cargo build --release --locked --package ringlake
     perf="{{target}}/release/perf"; \
-    "$perf" bulk --events 20000 --rounds 1
+    "$perf" bulk --events 20000 --rounds 1; \
+    "$perf" latency --seconds 0.2 --connections 64 --rounds 1
 
 # A case of the perf lab: `just perf bulk`, `just perf single --rounds 5 --save`.
 perf *arguments:

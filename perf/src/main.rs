@@ -4,10 +4,11 @@
 //! |---|---|
 //! | [`bulk`] | a file of events over HTTP to a Delta commit, beside DuckDB's own loader |
 //! | [`crash`] | clients against a server that is killed, round after round |
+//! | [`latency`] | an open loop at shares of the maximum |
 //! | [`single`] | one event a request over 64 connections, beside nginx |
 //! | [`replay`] | a start on a log that a crash has left |
 //! | [`trial`] | what cases share: options, a server on an empty directory |
-//! | [`events`], [`http`] | what is sent; one request |
+//! | [`events`], [`load`], [`http`] | what is sent; by a schedule; one request |
 //! | [`server`] | a `ringlake` process under test: start, measure, stop |
 //! | [`machine`] | what the figures were measured on |
 //! | [`report`] | tables on the terminal, saved runs |
@@ -20,6 +21,8 @@ mod bulk;
 mod crash;
 mod events;
 mod http;
+mod latency;
+mod load;
 mod machine;
 mod replay;
 mod report;
@@ -42,6 +45,8 @@ enum Case {
     Bulk(bulk::Options),
     /// One event a request over 64 kept-alive connections, beside nginx.
     Single(single::Options),
+    /// Latencies of an open loop at 10, 50 and 80 % of the measured maximum.
+    Latency(latency::Options),
     /// Is anything lost or doubled that was acknowledged, whatever happens to the process?
     Crash(crash::Options),
     /// A start on 5 GB of log, none of which is in the table.
@@ -55,6 +60,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().case {
         Case::Bulk(options) => bulk::run(&options),
         Case::Single(options) => single::run(&options),
+        Case::Latency(options) => latency::run(&options),
         Case::Crash(options) => crash::run(&options),
         Case::Replay(options) => replay::run(&options),
         Case::DuckdbCopy(options) => bulk::reference::copy(&options),
