@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`bulk`] | a file of events over HTTP to a Delta commit, beside DuckDB's own loader |
 //! | [`crash`] | clients against a server that is killed, round after round |
+//! | [`fresh`] | from acknowledgement to SQL, under load |
 //! | [`latency`] | an open loop at shares of the maximum |
 //! | [`single`] | one event a request over 64 connections, beside nginx |
 //! | [`replay`] | a start on a log that a crash has left |
@@ -20,6 +21,7 @@
 mod bulk;
 mod crash;
 mod events;
+mod fresh;
 mod http;
 mod latency;
 mod load;
@@ -47,6 +49,8 @@ enum Case {
     Single(single::Options),
     /// Latencies of an open loop at 10, 50 and 80 % of the measured maximum.
     Latency(latency::Options),
+    /// How long after its acknowledgement an event is seen by SQL, under load.
+    Fresh(fresh::Options),
     /// Is anything lost or doubled that was acknowledged, whatever happens to the process?
     Crash(crash::Options),
     /// A start on 5 GB of log, none of which is in the table.
@@ -61,6 +65,7 @@ fn main() -> anyhow::Result<()> {
         Case::Bulk(options) => bulk::run(&options),
         Case::Single(options) => single::run(&options),
         Case::Latency(options) => latency::run(&options),
+        Case::Fresh(options) => fresh::run(&options),
         Case::Crash(options) => crash::run(&options),
         Case::Replay(options) => replay::run(&options),
         Case::DuckdbCopy(options) => bulk::reference::copy(&options),
