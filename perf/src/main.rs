@@ -5,6 +5,7 @@
 //! | [`bulk`] | a file of events over HTTP to a Delta commit, beside DuckDB's own loader |
 //! | [`crash`] | clients against a server that is killed, round after round |
 //! | [`fresh`] | from acknowledgement to SQL, under load |
+//! | [`hostile`] | ingestion beside queries that want everything |
 //! | [`latency`] | an open loop at shares of the maximum |
 //! | [`single`] | one event a request over 64 connections, beside nginx |
 //! | [`replay`] | a start on a log that a crash has left |
@@ -22,6 +23,7 @@ mod bulk;
 mod crash;
 mod events;
 mod fresh;
+mod hostile;
 mod http;
 mod latency;
 mod load;
@@ -51,6 +53,8 @@ enum Case {
     Latency(latency::Options),
     /// How long after its acknowledgement an event is seen by SQL, under load.
     Fresh(fresh::Options),
+    /// What ingestion loses beside queries that want everything.
+    Hostile(hostile::Options),
     /// Is anything lost or doubled that was acknowledged, whatever happens to the process?
     Crash(crash::Options),
     /// A start on 5 GB of log, none of which is in the table.
@@ -66,6 +70,7 @@ fn main() -> anyhow::Result<()> {
         Case::Single(options) => single::run(&options),
         Case::Latency(options) => latency::run(&options),
         Case::Fresh(options) => fresh::run(&options),
+        Case::Hostile(options) => hostile::run(&options),
         Case::Crash(options) => crash::run(&options),
         Case::Replay(options) => replay::run(&options),
         Case::DuckdbCopy(options) => bulk::reference::copy(&options),
