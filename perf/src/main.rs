@@ -7,6 +7,7 @@
 //! | [`fresh`] | from acknowledgement to SQL, under load |
 //! | [`hostile`] | ingestion beside queries that want everything |
 //! | [`latency`] | an open loop at shares of the maximum |
+//! | [`ring`] | the ring beside other queues |
 //! | [`single`] | one event a request over 64 connections, beside nginx |
 //! | [`replay`] | a start on a log that a crash has left |
 //! | [`trial`] | what cases share: options, a server on an empty directory |
@@ -30,6 +31,7 @@ mod load;
 mod machine;
 mod replay;
 mod report;
+mod ring;
 mod server;
 mod single;
 mod trial;
@@ -55,6 +57,8 @@ enum Case {
     Fresh(fresh::Options),
     /// What ingestion loses beside queries that want everything.
     Hostile(hostile::Options),
+    /// The ring beside rtrb, crossbeam's ArrayQueue and its channel, with the same records.
+    Ring(ring::Options),
     /// Is anything lost or doubled that was acknowledged, whatever happens to the process?
     Crash(crash::Options),
     /// A start on 5 GB of log, none of which is in the table.
@@ -71,6 +75,7 @@ fn main() -> anyhow::Result<()> {
         Case::Latency(options) => latency::run(&options),
         Case::Fresh(options) => fresh::run(&options),
         Case::Hostile(options) => hostile::run(&options),
+        Case::Ring(options) => ring::run(&options),
         Case::Crash(options) => crash::run(&options),
         Case::Replay(options) => replay::run(&options),
         Case::DuckdbCopy(options) => bulk::reference::copy(&options),
