@@ -16,7 +16,7 @@ use ringlake_event::{Assembly, Decoded, Mode, Rejection, Request as EventRequest
 
 use super::access::Access;
 use super::answer::Problem;
-use super::encoding::{self, Coding};
+use super::ingest::Packed;
 use super::serving_loop::ServingLoop;
 
 /// The content type of an Arrow IPC stream.
@@ -37,13 +37,12 @@ impl ServingLoop {
     /// What the stream, the quotas of `access` or the ring say.
     pub async fn store_stream(
         &self,
-        packed: &[u8],
-        declared: Coding,
+        body: &Packed,
         mode: Mode,
         access: &Access,
         request: &EventRequest<'_>,
     ) -> Result<(Decoded, Option<Ticket>), Problem> {
-        let (assembly, rejected) = self.read_stream(packed, declared, mode, request)?;
+        let (assembly, rejected) = self.read_stream(body, mode, request)?;
         let attempt = || self.commit_assembly(access, &assembly, request, &rejected);
         let ticket = self.patiently(attempt).await?;
         let (accepted, record_len) = (assembly.events(), assembly.record_len(request));
@@ -53,28 +52,24 @@ impl ServingLoop {
 
     fn read_stream(
         &self,
-        packed: &[u8],
-        declared: Coding,
+        body: &Packed,
         mode: Mode,
         request: &EventRequest<'_>,
     ) -> Result<(Assembly, Vec<Rejection>), Problem> {
         let config = &self.app.config.http;
         let limit = config.body_max_bytes;
-        let body = Body {
+        let how = Body {
             request,
             limits: &config.limits,
             mode,
             unpacked_max_bytes: limit,
             record_max_bytes: 2 * limit,
         };
-        let mut room = self.unpacked.borrow_mut();
-        let bytes = match encoding::sniff(declared, packed) {
-            Coding::Identity => packed,
-            coding => room.unpack(coding, packed, limit)?,
-        };
-        let mut assembly = self.assembly.take();
-        assembly.clear();
-        let rejected = ringlake_arrow::decode(bytes, &body, &mut assembly)?;
-        Ok((assembly, rejected))
+        self.unpack(body, |bytes| {
+            let mut assembly = self.assembly.take();
+            assembly.clear();
+            let rejected = ringlake_arrow::decode(bytes, &how, &mut assembly)?;
+            Ok((assembly, rejected))
+        })
     }
 }

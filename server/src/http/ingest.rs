@@ -14,6 +14,7 @@
 use std::net::IpAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
@@ -26,7 +27,7 @@ use ringlake_event::{
 use super::access::Access;
 use super::answer::{self, Problem, Reply};
 use super::arrow;
-use super::body::{self, Pace};
+use super::body::{self, Charge, Pace};
 use super::cors;
 use super::encoding::{self, Coding};
 use super::patience::patiently;
@@ -60,6 +61,15 @@ impl From<Problem> for Refused {
     }
 }
 
+/// A body that has arrived, as it was sent; what it holds of the loop's budget comes back when it is
+/// dropped.
+pub struct Packed {
+    bytes: Bytes,
+    /// What the head says about it.
+    coding: Coding,
+    _charge: Charge,
+}
+
 /// Answers a request for [`PATH`].
 pub async fn answer(serving: &ServingLoop, peer: IpAddr, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
@@ -85,17 +95,11 @@ async fn receive(
     head: &Parts,
     body: &mut Incoming,
 ) -> Result<Reply, Refused> {
-    let config = &serving.app.config.http;
-    let limit = config.body_max_bytes;
     serving.check_open()?;
     let access = serving.sender(peer, head, None).await?;
     let options = Options::parse(head.uri.query())?;
-    let declared = encoding::of(&head.headers)?;
-    body::check_length(&head.headers, limit)?;
-
     let sender = serving.visitor(peer, &head.headers);
-    let mut charge = serving.budget.charge();
-    let packed = body::collect(body, limit, Pace::of(config), &mut charge).await?;
+    let body = serving.collect(head, body).await?;
     let request = || EventRequest {
         received_at: now_micros(),
         source: Source::Events,
@@ -104,13 +108,13 @@ async fn receive(
         sender,
     };
     let (decoded, ticket) = if arrow::is_stream(head) {
-        serving.store_stream(&packed, declared, options.mode(), &access, &request()).await?
+        serving.store_stream(&body, options.mode(), &access, &request()).await?
     } else {
-        let attempt = || serving.store(&packed, declared, options, &access, &request());
+        let attempt = || serving.store(&body, options, &access, &request());
         serving.patiently(attempt).await?
     };
     // Waiting for the disk needs none of it.
-    drop((packed, charge));
+    drop(body);
     let duplicates = serving.acknowledge(ticket, decoded.accepted, options.ack).await?;
     let mut reply = match (decoded.rejected.is_empty(), options.quiet) {
         (false, _) => answer::partly_accepted(decoded.accepted, duplicates, &decoded.rejected),
@@ -133,23 +137,49 @@ impl ServingLoop {
         self.app.engine.accepts().map_err(|error| self.app.closed(error))
     }
 
-    /// Decodes a body into the ring. Nothing else of this loop runs meanwhile.
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    /// What is wrong with its head before anything is read; then what [`body::collect`] says.
+    pub async fn collect(&self, head: &Parts, body: &mut Incoming) -> Result<Packed, Problem> {
+        let config = &self.app.config.http;
+        let coding = encoding::of(&head.headers)?;
+        body::check_length(&head.headers, config.body_max_bytes)?;
+        let mut charge = self.budget.charge();
+        let pace = Pace::of(config);
+        let bytes = body::collect(body, config.body_max_bytes, pace, &mut charge).await?;
+        Ok(Packed { bytes, coding, _charge: charge })
+    }
+
+    /// Unpacks a body for `read`. Nothing else of this loop runs meanwhile.
+    ///
+    /// # Errors
+    /// What cannot be unpacked or is too large then, and what `read` says.
+    pub fn unpack<T>(
+        &self,
+        body: &Packed,
+        read: impl FnOnce(&[u8]) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let mut room = self.unpacked.borrow_mut();
+        read(match encoding::sniff(body.coding, &body.bytes) {
+            Coding::Identity => &body.bytes,
+            coding => room.unpack(coding, &body.bytes, self.app.config.http.body_max_bytes)?,
+        })
+    }
+
+    /// Decodes a body into the ring.
     fn store(
         &self,
-        packed: &[u8],
-        declared: Coding,
+        body: &Packed,
         options: Options,
         access: &Access,
         request: &EventRequest<'_>,
     ) -> Result<(Decoded, Option<Ticket>), Problem> {
-        let config = &self.app.config.http;
-        let mut room = self.unpacked.borrow_mut();
-        let text = match encoding::sniff(declared, packed) {
-            Coding::Identity => packed,
-            coding => room.unpack(coding, packed, config.body_max_bytes)?,
-        };
-        self.commit(access, record_bound(text.len()), options.mode(), |decoder, out| {
-            decoder.decode(text, request, &config.limits, options.mode(), out)
+        let limits = &self.app.config.http.limits;
+        self.unpack(body, |text| {
+            self.commit(access, record_bound(text.len()), options.mode(), |decoder, out| {
+                decoder.decode(text, request, limits, options.mode(), out)
+            })
         })
     }
 

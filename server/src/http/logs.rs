@@ -18,9 +18,7 @@ use ringlake_event::{Assembly, Rejection, Request as EventRequest, Source};
 use ringlake_otlp::Encoding;
 
 use super::answer::{self, Problem, Reply};
-use super::body::{self, Pace};
 use super::cors;
-use super::encoding::{self, Coding};
 use super::ingest::{Refused, now_micros};
 use super::serving_loop::ServingLoop;
 
@@ -51,15 +49,10 @@ async fn receive(
     head: &Parts,
     body: &mut Incoming,
 ) -> Result<Reply, Refused> {
-    let config = &serving.app.config.http;
-    let limit = config.body_max_bytes;
     serving.check_open()?;
     let access = serving.sender(peer, head, None).await?;
-    let declared = encoding::of(&head.headers)?;
-    body::check_length(&head.headers, limit)?;
     let sender = serving.visitor(peer, &head.headers);
-    let mut charge = serving.budget.charge();
-    let packed = body::collect(body, limit, Pace::of(config), &mut charge).await?;
+    let body = serving.collect(head, body).await?;
     let request = EventRequest {
         received_at: now_micros(),
         source: Source::Otlp,
@@ -68,15 +61,8 @@ async fn receive(
         sender,
     };
     let label = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let read = {
-        let mut room = serving.unpacked.borrow_mut();
-        let bytes = match encoding::sniff(declared, &packed) {
-            Coding::Identity => &packed,
-            coding => room.unpack(coding, &packed, limit)?,
-        };
-        read(serving, label, bytes, &request)?
-    };
-    drop((packed, charge));
+    let read = serving.unpack(&body, |bytes| read(serving, label, bytes, &request))?;
+    drop(body);
     let Read { encoding, assembly, rejected } = read;
     let attempt = || serving.commit_assembly(&access, &assembly, &request, &rejected);
     let ticket = serving.patiently(attempt).await?;

@@ -26,7 +26,6 @@ use ringlake_event::{Assembly, DecodeError, Request as EventRequest, Tenant};
 
 use super::access::{self, Access, Credential};
 use super::answer::{self, Problem, Reply};
-use super::body::{self, Pace};
 use super::cors;
 use super::encoding::{self, Coding, Room};
 use super::ingest::{Refused, now_micros};
@@ -110,27 +109,18 @@ async fn receive(
     head: &Parts,
     body: &mut Incoming,
 ) -> Result<Reply, Refused> {
-    let config = &serving.app.config.http;
-    let limit = config.body_max_bytes;
     serving.check_open()?;
     let access = known_sender(serving, peer, head).await?;
-    let declared = encoding::of(&head.headers)?;
-    body::check_length(&head.headers, limit)?;
-    let mut charge = serving.budget.charge();
-    let packed = body::collect(body, limit, Pace::of(config), &mut charge).await?;
-    let read = {
-        let mut room = serving.unpacked.borrow_mut();
-        let text = match encoding::sniff(declared, &packed) {
-            Coding::Identity => &packed,
-            coding => room.unpack(coding, &packed, limit)?,
-        };
+    let body = serving.collect(head, body).await?;
+    let limit = serving.app.config.http.body_max_bytes;
+    let read = serving.unpack(&body, |text| {
         let text = match text.strip_prefix(FORM_FIELD) {
             Some(value) if route.sdk == Sdk::PostHog => Cow::Owned(form_data(value, limit)?),
             _ => Cow::Borrowed(text),
         };
-        read(serving, route, |decoder, how, assembly| decoder.decode(&text, how, assembly))?
-    };
-    drop((packed, charge));
+        read(serving, route, |decoder, how, assembly| decoder.decode(&text, how, assembly))
+    })?;
+    drop(body);
     let (access, decoded, ticket) = store(serving, peer, head, access, read).await?;
     let duplicates = serving.acknowledge(ticket, decoded.accepted, None).await?;
     let mut reply = answer::accepted_for_sdk(decoded.accepted, duplicates, &decoded.rejected);
