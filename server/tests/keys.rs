@@ -229,7 +229,7 @@ fn each_route_wants_its_scope() {
     let read = make_key(&server.data, &["--scope", "read"]);
     until(202, || post_event(&server, &write));
     until(200, || send(&server, &read, "POST", "/v1/query", b"SELECT 1 AS n").status);
-    let routes: [(&str, &str, &[u8], [u16; 4]); 16] = [
+    let routes: [(&str, &str, &[u8], [u16; 4]); 17] = [
         // Without a key, with write, with read, with admin.
         ("POST", EVENTS, EVENT, [401, 202, 403, 202]),
         ("GET", "/v1/pixel.gif?type=page", b"", [401, 200, 403, 200]),
@@ -241,6 +241,7 @@ fn each_route_wants_its_scope() {
         ("GET", "/metrics", b"", [401, 403, 403, 200]),
         ("POST", "/v1/admin/flush", b"", [401, 403, 403, 200]),
         ("POST", "/v1/admin/roll", b"", [401, 403, 403, 200]),
+        ("GET", "/v1/admin/profile?seconds=1", b"", [401, 403, 403, 200]),
         ("GET", "/v1/admin/keys", b"", [401, 403, 403, 200]),
         ("DELETE", "/v1/admin/keys/nobody", b"", [401, 403, 403, 404]),
         ("POST", "/v1/admin/keys/nobody/rotate", b"", [401, 403, 403, 404]),

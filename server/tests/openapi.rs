@@ -13,8 +13,8 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
     response_schema_conformance";
 /// Requests that are made up for each operation beyond the systematic ones.
 const EXAMPLES: &str = "3";
-/// Keys end the open mode, and the next request would be refused.
-const LOCKS_ITSELF_OUT: &str = "/v1/admin/keys";
+/// Keys end the open mode, and the next request would be refused; profiles take their time.
+const LEFT_OUT: &str = "/v1/admin/(keys|profile)";
 
 #[test]
 fn every_route_of_the_description_exists() {
@@ -25,6 +25,7 @@ fn every_route_of_the_description_exists() {
     for (path, operations) in paths {
         for method in operations.as_object().unwrap().keys() {
             let (method, path) = (method.to_uppercase(), path.replace("{id}", "none"));
+            let path = path.replace("/profile", "/profile?seconds=1");
             let answer = server.connect().request(&method, &path, &[], b"");
             let known = match answer.status {
                 404 => path.contains("none"),
@@ -56,7 +57,7 @@ fn schemathesis_finds_no_fault_of_ours_and_no_undeclared_answer() {
     let output = Command::new(schemathesis)
         .args(["run", &format!("{url}/openapi.json"), "--url", &url, "--checks", CHECKS])
         .args(["--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES])
-        .args(["--exclude-path-regex", LOCKS_ITSELF_OUT, "--seed", "1", "--workers", "1"])
+        .args(["--exclude-path-regex", LEFT_OUT, "--seed", "1", "--workers", "1"])
         .arg("--no-color")
         .current_dir(scratch.path())
         .output()

@@ -109,6 +109,7 @@ fn reading(foreign: &Tenant) -> Vec<(&'static str, String, String)> {
         get("/v1/status".into()),
         get("/metrics".into()),
         get("/v1/admin/keys".into()),
+        get("/v1/admin/profile".into()),
         ("POST", "/v1/admin/flush".into(), String::new()),
         ("POST", "/v1/admin/roll".into(), String::new()),
         ("POST", "/v1/admin/keys".into(), "{\"scope\":\"admin\"}".into()),

@@ -31,6 +31,8 @@ pub type Reply = hyper::Response<ReplyBody>;
 /// Seconds after which it may be worth to send again what found no room. Whether there is room is
 /// looked at every second, and disks do not empty sooner.
 const NO_ROOM_SECONDS: u32 = 5;
+/// As long as a profile takes when nobody says how long.
+const PROFILE_SECONDS: u32 = 10;
 /// The content type of every answer of ours that is not a query result.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -122,6 +124,9 @@ pub enum Problem {
         /// Events of the request, as far as they are known.
         events: usize,
     },
+    /// A profile is being taken.
+    #[error("a profile is being taken; there is one at a time")]
+    Profiling,
     /// Too many keys wait to be verified.
     #[error("too many keys are being verified; try again")]
     KeysBusy,
@@ -201,6 +206,7 @@ impl Problem {
                 Some(wait) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", Some(seconds(wait))),
                 None => (StatusCode::PAYLOAD_TOO_LARGE, "quota_too_small", None),
             },
+            Self::Profiling => (StatusCode::TOO_MANY_REQUESTS, "profiling", Some(PROFILE_SECONDS)),
             Self::KeysBusy => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(1)),
             Self::RingFull => (StatusCode::TOO_MANY_REQUESTS, "ring_full", Some(1)),
             Self::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", Some(1)),

@@ -46,6 +46,7 @@ mod openapi;
 mod parameters;
 mod patience;
 mod pixel;
+mod profile;
 mod query;
 mod routes;
 mod sdk;
