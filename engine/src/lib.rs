@@ -30,6 +30,7 @@ pub mod shard;
 pub mod snapshot;
 
 pub mod accounting;
+pub mod backup;
 pub mod directory;
 pub mod engine;
 pub mod metrics;
@@ -51,6 +52,7 @@ mod space;
 mod visitor;
 mod vital;
 
+pub use backup::{BackupReport, backup};
 pub use compactor::{CompactReport, VacuumReport};
 pub use config::Config;
 pub use engine::{Engine, RollReport};

@@ -36,6 +36,8 @@ pub enum Command {
     Query(Query),
     /// Check log, table and sequence numbers, and count what is there.
     Verify(Verify),
+    /// Copy a data directory, also while a server works on it.
+    Backup(Backup),
     /// Join the table's small files now. The server also does it by itself.
     Compact(Maintenance),
     /// Remove files of the table that nobody needs now. The server also does it by itself.
@@ -168,6 +170,21 @@ pub struct Verify {
     /// Where the data lies.
     #[command(flatten)]
     pub place: Place,
+}
+
+/// `ringlake backup`
+#[derive(Debug, Args)]
+#[command(after_help = "The copy holds every event acknowledged before, once, and is a data \
+    directory: `ringlake serve --data DIR` starts it, `ringlake verify --data DIR` checks it. \
+    Today's visitor salt is not copied.")]
+pub struct Backup {
+    /// Where the data lies.
+    #[command(flatten)]
+    pub place: Place,
+
+    /// Where the copy goes: a directory that is not there yet.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
 }
 
 /// `ringlake compact` and `ringlake vacuum`

@@ -46,6 +46,7 @@
 
 #![forbid(unsafe_code)]
 
+mod copy;
 mod error;
 mod format;
 mod quarantine;
@@ -53,6 +54,7 @@ mod reader;
 mod recover;
 mod writer;
 
+pub use copy::copy_shard;
 pub use error::Error;
 pub use format::{FRAME_BYTES_MAX, FrameEncoder, SegmentHeader, batch_bytes};
 pub use quarantine::{Quarantined, quarantine_reports, quarantined_ranges, read_aside, set_aside};

@@ -82,7 +82,7 @@ pub fn bytes_in(directory: &Path) -> u64 {
 }
 
 /// The segment files of a shard's directory, oldest first.
-fn segment_paths(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
+pub(super) fn segment_paths(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
         let path = entry.map_err(Error::io("list", directory))?.path();
@@ -298,7 +298,7 @@ impl Recovery<'_> {
 /// Whether frames may be in the segment with these bytes, whose header is bad. A crash while a
 /// segment is being created leaves a file without a whole header, of any length: no frame can be in
 /// it, because the header is synced before the first one is written.
-fn may_hold_frames(bytes: &[u8]) -> bool {
+pub(super) fn may_hold_frames(bytes: &[u8]) -> bool {
     magic_positions(bytes).next().is_some()
 }
 

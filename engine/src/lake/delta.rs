@@ -44,6 +44,7 @@ use delta_kernel::transaction::data_layout::DataLayout;
 use delta_kernel::{KernelError, KernelResult};
 use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
+use object_store::path;
 
 use self::log::LogFiles;
 use super::error::{Cause, LakeError, Result};
@@ -183,6 +184,16 @@ impl Table {
         }
         let files = live::read(&self.kernel, &self.snapshot, &self.location)?;
         Ok(Arc::clone(self.live.get_or_init(|| files.into())))
+    }
+
+    /// The files of the log that [`Table::version`] is read from, relative to the table's root.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Io`] when the log cannot be listed.
+    pub fn log_files(&self) -> Result<Vec<path::Path>> {
+        let log = LogFiles::list(&self.location)?;
+        Ok(log.of_version(self.version()).map(|file| file.location.clone()).collect())
     }
 
     /// How far `shard` of our node is in the table: everything up to this number is in it or

@@ -20,6 +20,7 @@
 //! | [`footer`] | statistics of a written file |
 //! | [`plan`] | which small files are joined next |
 //! | [`merge`] | sorted files to fewer sorted files, in bounded memory |
+//! | [`copy`] | the newest version of a table that goes on changing |
 //! | [`mod@vacuum`] | which files nobody needs |
 //! | `reader` | one file for asynchronous readers |
 //! | [`verify`] | which sequence numbers the files hold |
@@ -35,6 +36,7 @@
 //! those that carry its node id ([`Table::remove_orphans`]).
 
 pub mod check;
+pub mod copy;
 pub mod delta;
 pub mod footer;
 pub mod location;

@@ -10,6 +10,7 @@ use crate::cli::{Cli, Command, LogFormat, Settings};
 use crate::config::Config;
 use crate::logging;
 
+mod backup;
 mod config;
 mod demo;
 mod generate;
@@ -44,6 +45,10 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Verify(arguments) => {
             quietly()?;
             verify::run(&arguments)
+        }
+        Command::Backup(arguments) => {
+            quietly()?;
+            backup::run(&arguments)
         }
         Command::Keys(arguments) => {
             quietly()?;

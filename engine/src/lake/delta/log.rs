@@ -62,6 +62,15 @@ impl LogFiles {
         self.checkpoints.last_key_value().map(|(&version, _)| version)
     }
 
+    /// The files that `version` is read from: the newest checkpoint at or below it, and the commits
+    /// after that one.
+    pub(super) fn of_version(&self, version: u64) -> impl Iterator<Item = &ObjectMeta> {
+        let checkpoint = self.checkpoints.range(..=version).next_back();
+        let first = checkpoint.map_or(0, |(&version, _)| version.saturating_add(1));
+        let commits = self.commits.iter().filter(move |(at, _)| (first..=version).contains(at));
+        checkpoint.into_iter().chain(commits).map(|(_, file)| file)
+    }
+
     /// Refuses a log with an empty commit, or whose newest commit is cut off.
     ///
     /// # Errors
