@@ -13,6 +13,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -29,6 +30,7 @@ use crate::compactor::{CompactReport, Compactor, CompactorState, Order, VacuumRe
 use crate::config::{Config, DedupConfig, LogConfig};
 use crate::directory::Directory;
 use crate::error::{Error, chain};
+use crate::export::Exports;
 use crate::hot::{
     Database, Flusher, FlusherState, Goal, HotAppender, Marker, Overflow, Passing, Queue,
     Receiving, Sealed, queue,
@@ -106,7 +108,9 @@ pub(crate) struct Shared {
     /// panicked.
     pub broken: Arc<Problem>,
     pub pool: Arc<Pool>,
-    lister: Lister,
+    pub lister: Lister,
+    /// The export jobs.
+    pub exports: Exports,
     tail: Arc<Tail>,
     markers: Vec<Sender<Arc<Marker>>>,
     pub orders: Sender<Order>,
@@ -159,13 +163,8 @@ impl Engine {
         let broken = Arc::<Problem>::default();
         let overflow = overflow(&gate, &flusher, &roller, &broken);
         let (queue, receiving) = queue(config.hot.queue_bytes, overflow);
-        let limits = space::Limits {
-            free_min_bytes: config.disk.free_min_bytes,
-            log_max_bytes: config.log_max_bytes(),
-        };
-        let (log, lake) = (directory.log(), location.root().to_owned());
-        let (watched, flusher_wake) = (Arc::clone(&shards), queue.waker());
-        let space = Space::new(limits, Arc::clone(&gate), watched, flusher_wake, log, lake);
+        let places = (directory.log(), location.root().to_owned());
+        let space = watch_space(&config, &gate, &shards, &queue, places);
         let committed = committed(&table, &directory, parts.len())?;
         let checked: Arc<Checked> = Arc::default();
         let pool = make_pool(&config, &checked, &database)?;
@@ -191,6 +190,7 @@ impl Engine {
             closing: AtomicBool::new(false),
             pool: Arc::new(pool),
             lister,
+            exports: Exports::default(),
             tail: Arc::default(),
             markers,
             orders,
@@ -643,7 +643,11 @@ impl Engine {
         })
     }
 
-    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    pub(crate) fn spawn(
+        &self,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), Error> {
         let (alive, ended) = bounded::<()>(0);
         let directory = Arc::clone(&self.shared.directory);
         thread::Builder::new()
@@ -747,6 +751,21 @@ fn make_pool(
     let (checked, database) = (Arc::clone(checked), Arc::clone(database));
     Pool::start(config.query.clone(), checked, move || database.connect())
         .map_err(Error::io("start the query workers", "query"))
+}
+
+/// Watches the two places, log and lake.
+fn watch_space(
+    config: &Config,
+    gate: &Arc<Gate>,
+    shards: &Arc<[Arc<ShardState>]>,
+    queue: &Queue,
+    (log, lake): (PathBuf, PathBuf),
+) -> Space {
+    let limits = space::Limits {
+        free_min_bytes: config.disk.free_min_bytes,
+        log_max_bytes: config.log_max_bytes(),
+    };
+    Space::new(limits, Arc::clone(gate), Arc::clone(shards), queue.waker(), log, lake)
 }
 
 fn make_lister(

@@ -21,6 +21,7 @@ pub mod config;
 pub mod schema;
 
 pub mod ack;
+pub mod export;
 pub mod hot;
 pub mod ingest;
 pub mod lake;

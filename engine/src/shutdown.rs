@@ -7,7 +7,8 @@
 //! 3. The flusher ends where it is: the log holds what it held.
 //! 4. A roll that runs may finish within half of the time that is left, then it is broken off. Its
 //!    files are removed, now or by the next start.
-//! 5. A merge of files is given up between two steps. What it has written is removed.
+//! 5. A merge of files is given up between two steps. What it has written is removed. An export is
+//!    broken off; the next start begins it again.
 //! 6. Queries end, and the directory is released.
 //!
 //! **Failure.** Only the second step has to be done in time. A thread that is late after it is named
@@ -58,6 +59,7 @@ impl Engine {
             return Err(Error::Deadline { what: "draining the rings", limit });
         }
         let check = self.join("check", until);
+        let export = self.join("export", until);
         let flusher = self.join("flusher", until);
         let roller = self.end_roller(until);
         let compactor = self.join("compactor", until);
@@ -65,6 +67,7 @@ impl Engine {
         let ends = [
             ("recovery", recovery),
             ("check", check),
+            ("export", export),
             ("flusher", flusher),
             ("roller", roller),
             ("compactor", compactor),
@@ -99,6 +102,7 @@ impl Engine {
         shared.compactor.stop();
         // It may have ended already.
         let _ = shared.orders.send(Order::Stop);
+        shared.exports.stop();
         for shard in shared.shards.iter() {
             // Release: pairs with the Acquire load in `Shard::run`.
             shard.stop.store(true, Ordering::Release);

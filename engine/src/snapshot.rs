@@ -73,6 +73,15 @@ impl Snapshots {
         self.current.load_full()
     }
 
+    /// Holds the files of `snapshot` without its hot tables, for a reader that takes its time.
+    #[must_use]
+    pub fn files_of(&self, snapshot: &Snapshot) -> Arc<Snapshot> {
+        let (version, files) = (snapshot.version, Arc::clone(&snapshot.files));
+        let held = Arc::new(Snapshot { version, files, hot: Vec::new() });
+        self.lock().push(Arc::downgrade(&held));
+        held
+    }
+
     /// Replaces the current snapshot by what `next` makes of it, in one pointer swap. `next` may
     /// run again when another thread was faster.
     pub fn update(&self, next: impl Fn(&Snapshot) -> Snapshot) {
@@ -115,7 +124,10 @@ mod tests {
         assert_eq!(snapshots.oldest(), 3);
         drop(reader);
         assert_eq!(snapshots.oldest(), 4);
+        let files = snapshots.files_of(&other);
         drop(other);
+        assert_eq!(snapshots.oldest(), 4, "the files of the reader are held");
+        drop(files);
         assert_eq!(snapshots.oldest(), 6);
         assert!(snapshots.lock().iter().all(|snapshot| snapshot.strong_count() == 0));
     }

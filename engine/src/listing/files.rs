@@ -15,7 +15,9 @@ use arrow::datatypes::{DataType, TimeUnit};
 use futures_util::TryStreamExt;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
-use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::{
+    AsyncFileReader, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder,
+};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
@@ -30,15 +32,18 @@ const BATCH_ROWS: usize = 8_192;
 
 type Result<T> = std::result::Result<T, ParquetError>;
 
+/// Rows of a file on their way.
+pub(crate) type Batches = ParquetRecordBatchStream<FileReader>;
+
 /// An opened file.
-pub(super) struct OpenFile {
+pub(crate) struct OpenFile {
     reader: FileReader,
     metadata: ArrowReaderMetadata,
 }
 
 impl OpenFile {
     /// Reads the footer of `file`.
-    pub(super) async fn open(file: &DataFile) -> Result<Self> {
+    pub(crate) async fn open(file: &DataFile) -> Result<Self> {
         let mut reader = FileReader::new(file)?;
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata = reader.get_metadata(None).await?;
@@ -47,7 +52,7 @@ impl OpenFile {
 
     /// Hands the wanted rows to `nearest`, as those of the file with number `file`. Gives the rows
     /// that had to be looked at.
-    pub(super) async fn search(
+    pub(crate) async fn search(
         &self,
         file: usize,
         filter: &Filter,
@@ -81,7 +86,10 @@ impl OpenFile {
         filter: &Filter,
         nearest: &mut Nearest,
     ) -> Result<usize> {
-        let pages = self.pages(group, filter, nearest);
+        let pages = self.pages(group, |range| {
+            let part = filter.window.part_of(range);
+            part.is_some_and(|part| nearest.wants(filter.order.near(part)))
+        });
         let rows = pages.iter().map(ExactSizeIterator::len).sum();
         let wanted: Vec<&str> = filter.columns().collect();
         let columns = ProjectionMask::columns(self.metadata.parquet_schema(), wanted);
@@ -94,8 +102,37 @@ impl OpenFile {
         Ok(rows)
     }
 
+    /// The row groups that may hold wanted rows.
+    pub(crate) async fn groups(&self, filter: &Filter) -> Result<Vec<usize>> {
+        let is_micros = self.counts_micros();
+        let mut groups = Vec::new();
+        for (number, group) in self.metadata.metadata().row_groups().iter().enumerate() {
+            if filter.part_of_group(group, is_micros).is_some()
+                && self.may_hold_texts(number, filter).await?
+            {
+                groups.push(number);
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Streams the pages of a row group that may hold wanted rows, with the columns of the key, of
+    /// the filter and those of `names` that the file has.
+    pub(crate) fn matching(
+        &self,
+        group: usize,
+        filter: &Filter,
+        names: &[String],
+    ) -> Result<Batches> {
+        let pages = self.pages(group, |range| filter.window.part_of(range).is_some());
+        let mut wanted: Vec<&str> = filter.columns().collect();
+        wanted.extend(names.iter().map(String::as_str));
+        let columns = ProjectionMask::columns(self.metadata.parquet_schema(), wanted);
+        self.batches(group, pages, columns)
+    }
+
     /// Reads all columns of `rows`, ascending, of one row group.
-    pub(super) async fn rows(&self, group: usize, rows: &[usize]) -> Result<RecordBatch> {
+    pub(crate) async fn rows(&self, group: usize, rows: &[usize]) -> Result<RecordBatch> {
         let ranges = rows.iter().map(|row| *row..row + 1).collect();
         let batches: Vec<_> =
             self.batches(group, ranges, ProjectionMask::all())?.try_collect().await?;
@@ -107,7 +144,7 @@ impl OpenFile {
     }
 
     /// The average size of a row in the row group where it is largest, decoded.
-    pub(super) fn largest_row_bytes(&self) -> usize {
+    pub(crate) fn largest_row_bytes(&self) -> usize {
         let groups = self.metadata.metadata().row_groups().iter();
         let bytes = groups.map(|group| group.total_byte_size() / group.num_rows().max(1));
         usize::try_from(bytes.max().unwrap_or(0)).unwrap_or(usize::MAX)
@@ -118,7 +155,7 @@ impl OpenFile {
         group: usize,
         ranges: Vec<Range<usize>>,
         columns: ProjectionMask,
-    ) -> Result<parquet::arrow::async_reader::ParquetRecordBatchStream<FileReader>> {
+    ) -> Result<Batches> {
         let total = usize::try_from(self.metadata.metadata().row_group(group).num_rows())?;
         self.builder()
             .with_row_groups(vec![group])
@@ -149,19 +186,13 @@ impl OpenFile {
         Ok(true)
     }
 
-    /// The rows of a group whose pages may hold wanted ones; all of them without a page index.
-    fn pages(&self, group: usize, filter: &Filter, nearest: &Nearest) -> Vec<Range<usize>> {
+    /// The rows of a group whose pages have a range of `received_at` that `is_wanted`; all of them
+    /// without a page index.
+    fn pages(&self, group: usize, is_wanted: impl Fn((i64, i64)) -> bool) -> Vec<Range<usize>> {
         let metadata = self.metadata.metadata();
         let total = usize::try_from(metadata.row_group(group).num_rows()).unwrap_or(0);
-        let pages = if self.counts_micros() {
-            pages_of(metadata, group, total, |range| {
-                let part = filter.window.part_of(range);
-                part.is_some_and(|part| nearest.wants(filter.order.near(part)))
-            })
-        } else {
-            None
-        };
-        pages.unwrap_or_else(|| std::iter::once(0..total).collect())
+        let pages = self.counts_micros().then(|| pages_of(metadata, group, total, is_wanted));
+        pages.flatten().unwrap_or_else(|| std::iter::once(0..total).collect())
     }
 
     /// Whether the file's `received_at` counts microseconds, as its statistics then do.

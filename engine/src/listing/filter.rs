@@ -7,7 +7,9 @@
 
 use std::cmp::Ordering;
 
-use arrow::array::{Array, AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray,
+};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
@@ -18,11 +20,11 @@ use super::order::{Key, Nearest, Order, Place, Position, Window};
 use crate::lake::DataFile;
 
 /// The columns of a key.
-pub(super) const KEY_COLUMNS: [&str; 4] = ["received_at", "node", "shard", "sequence"];
+pub(crate) const KEY_COLUMNS: [&str; 4] = ["received_at", "node", "shard", "sequence"];
 
 /// What a page may hold.
 #[derive(Debug)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     pub order: Order,
     pub window: Window,
     /// Where the page begins, unless it is the first.
@@ -34,7 +36,7 @@ pub(super) struct Filter {
 impl Filter {
     /// The part of a file's range of `received_at` that is wanted, when the file may hold wanted
     /// rows at all.
-    pub(super) fn part_of(&self, file: &DataFile) -> Option<(i64, i64)> {
+    pub(crate) fn part_of(&self, file: &DataFile) -> Option<(i64, i64)> {
         let tenant = self.texts.iter().find(|(column, _)| *column == "tenant");
         if let (Some((_, tenant)), Some((min, max))) = (tenant, &file.bounds.tenant)
             && !(&**min..=&**max).contains(&tenant.as_str())
@@ -46,7 +48,7 @@ impl Filter {
 
     /// The part of a row group's range of `received_at` that is wanted, when the group may hold
     /// wanted rows at all. `is_micros` says that the file counts as we do.
-    pub(super) fn part_of_group(
+    pub(crate) fn part_of_group(
         &self,
         group: &RowGroupMetaData,
         is_micros: bool,
@@ -69,36 +71,52 @@ impl Filter {
     }
 
     /// The columns that decide about a row.
-    pub(super) fn columns(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn columns(&self) -> impl Iterator<Item = &'static str> {
         KEY_COLUMNS.into_iter().chain(self.texts.iter().map(|(column, _)| *column))
+    }
+
+    /// Which rows of `batch` lie in the window and have the texts.
+    ///
+    /// # Errors
+    /// When `received_at` is missing or has a type that cannot be ours.
+    pub(crate) fn mask(&self, batch: &RecordBatch) -> Result<BooleanArray, ArrowError> {
+        let received_at = received_at(batch)?;
+        let Some(texts) = self.text_columns(batch)? else {
+            return Ok(BooleanArray::from(vec![false; batch.num_rows()]));
+        };
+        let is_wanted = |row: usize| self.window.holds(received_at[row]) && has(&texts, row);
+        Ok((0..batch.num_rows()).map(|row| Some(is_wanted(row))).collect())
+    }
+
+    /// The columns of `batch` that are compared. Nothing when one is missing: the file is older
+    /// than the column, which is null there and equals no text.
+    fn text_columns(&self, batch: &RecordBatch) -> Result<Option<Vec<Text<'_>>>, ArrowError> {
+        let mut texts = Vec::with_capacity(self.texts.len());
+        for (name, wanted) in &self.texts {
+            let Some(column) = batch.column_by_name(name) else { return Ok(None) };
+            texts.push((text_column(column)?, wanted.as_str()));
+        }
+        Ok(Some(texts))
     }
 
     /// Hands the wanted rows of `batch` to `nearest`; `place_of` says where a row lies.
     ///
     /// # Errors
     /// When a column of the key is missing or has a type that cannot be ours.
-    pub(super) fn select(
+    pub(crate) fn select(
         &self,
         batch: &RecordBatch,
         nearest: &mut Nearest,
         mut place_of: impl FnMut(usize) -> Place,
     ) -> Result<(), ArrowError> {
         let keys = Keys::of(batch)?;
-        let mut texts = Vec::with_capacity(self.texts.len());
-        for (name, wanted) in &self.texts {
-            // A file older than the column has null there, which equals nothing.
-            let Some(column) = batch.column_by_name(name) else { return Ok(()) };
-            texts.push((text_column(column)?, wanted.as_str()));
-        }
+        let Some(texts) = self.text_columns(batch)? else { return Ok(()) };
         for row in 0..batch.num_rows() {
             let received_at = keys.received_at[row];
             if !self.window.holds(received_at) || !nearest.wants(received_at) {
                 continue;
             }
-            let equals = |(column, wanted): &(StringArray, &str)| {
-                column.is_valid(row) && column.value(row) == *wanted
-            };
-            if !texts.iter().all(equals) {
+            if !has(&texts, row) {
                 continue;
             }
             let key = keys.of_row(row);
@@ -119,6 +137,26 @@ impl Filter {
     }
 }
 
+/// A column and the text that it must have.
+type Text<'a> = (StringArray, &'a str);
+
+/// Whether a row has all of `texts`.
+fn has(texts: &[Text<'_>], row: usize) -> bool {
+    texts.iter().all(|(column, wanted)| column.is_valid(row) && column.value(row) == *wanted)
+}
+
+/// `received_at` of every row.
+fn received_at(batch: &RecordBatch) -> Result<Vec<i64>, ArrowError> {
+    let column =
+        cast(column(batch, "received_at")?, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+    Ok(column.as_primitive::<TimestampMicrosecondType>().values().to_vec())
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, ArrowError> {
+    let missing = || ArrowError::SchemaError(format!("there is no column {name}"));
+    batch.column_by_name(name).ok_or_else(missing)
+}
+
 /// The columns of the key of a batch.
 struct Keys {
     received_at: Vec<i64>,
@@ -129,16 +167,11 @@ struct Keys {
 
 impl Keys {
     fn of(batch: &RecordBatch) -> Result<Self, ArrowError> {
-        let [received_at, node, shard, sequence] = KEY_COLUMNS.map(|name| {
-            let missing = || ArrowError::SchemaError(format!("there is no column {name}"));
-            batch.column_by_name(name).ok_or_else(missing)
-        });
-        let received_at = cast(received_at?, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
         Ok(Self {
-            received_at: received_at.as_primitive::<TimestampMicrosecondType>().values().to_vec(),
-            node: text_column(node?)?,
-            shard: cast(shard?, &DataType::Int32)?.as_primitive().clone(),
-            sequence: cast(sequence?, &DataType::Int64)?.as_primitive().clone(),
+            received_at: received_at(batch)?,
+            node: text_column(column(batch, "node")?)?,
+            shard: cast(column(batch, "shard")?, &DataType::Int32)?.as_primitive().clone(),
+            sequence: cast(column(batch, "sequence")?, &DataType::Int64)?.as_primitive().clone(),
         })
     }
 

@@ -22,7 +22,7 @@ const ROW_ID: &str = "rowid";
 
 /// Hands the wanted rows of `table`, at most `limit`, to `nearest`, as those of the table with
 /// number `number`.
-pub(super) fn search(
+pub(crate) fn search(
     connection: &Connection,
     table: &HotTable,
     number: usize,
@@ -44,7 +44,7 @@ pub(super) fn search(
 }
 
 /// Reads all columns of the rows of `table` with these numbers, in ascending order of the numbers.
-pub(super) fn rows(
+pub(crate) fn rows(
     connection: &Connection,
     table: &HotTable,
     numbers: &[i64],
@@ -61,6 +61,31 @@ pub(super) fn rows(
     concat_batches(&schema, &batches).map_err(ListError::failed)
 }
 
+/// Hands the rows of `table` in the window of `filter` and with its texts to `take`, with all
+/// columns, until that says no.
+pub(crate) fn each(
+    connection: &Connection,
+    table: &HotTable,
+    filter: &Filter,
+    mut take: impl FnMut(RecordBatch) -> bool,
+) -> Result<(), ListError> {
+    let (conditions, values) = conditions(filter);
+    let sql = format!(
+        "SELECT {} FROM \"{}\" WHERE {}",
+        column_list(),
+        table.name,
+        conditions.join(" AND ")
+    );
+    let mut statement = connection.prepare(&sql).map_err(ListError::failed)?;
+    let chunks = statement.stream_arrow(params_from_iter(values)).map_err(ListError::failed)?;
+    for chunk in chunks {
+        if !take(chunk.map_err(ListError::failed)?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 fn read(
     connection: &Connection,
     sql: &str,
@@ -73,16 +98,7 @@ fn read(
 
 /// The statement that finds the keys of wanted rows, and its values.
 fn statement(table: &str, filter: &Filter, limit: usize) -> (String, Vec<Value>) {
-    let window = filter.window;
-    // DuckDB's own infinities lie beyond these, and no event does.
-    let moment = |at: i64| Value::BigInt(at.clamp(-i64::MAX / 2, i64::MAX / 2));
-    let mut conditions =
-        vec!["received_at BETWEEN make_timestamp(?) AND make_timestamp(?)".to_owned()];
-    let mut values = vec![moment(window.first), moment(window.last)];
-    for (column, text) in &filter.texts {
-        conditions.push(format!("\"{column}\" = ?"));
-        values.push(Value::Text(text.clone()));
-    }
+    let (mut conditions, mut values) = conditions(filter);
     let (beyond, direction) = match filter.order {
         Order::Ascending => (">", "ASC"),
         Order::Descending => ("<", "DESC"),
@@ -106,4 +122,22 @@ fn statement(table: &str, filter: &Filter, limit: usize) -> (String, Vec<Value>)
         conditions.join(" AND "),
     );
     (sql, values)
+}
+
+/// The conditions for the window and the texts of `filter`, and their values.
+fn conditions(filter: &Filter) -> (Vec<String>, Vec<Value>) {
+    let window = filter.window;
+    let mut conditions =
+        vec!["received_at BETWEEN make_timestamp(?) AND make_timestamp(?)".to_owned()];
+    let mut values = vec![moment(window.first), moment(window.last)];
+    for (column, text) in &filter.texts {
+        conditions.push(format!("\"{column}\" = ?"));
+        values.push(Value::Text(text.clone()));
+    }
+    (conditions, values)
+}
+
+/// A moment as a parameter. DuckDB's own infinities lie beyond the bounds, and no event does.
+fn moment(at: i64) -> Value {
+    Value::BigInt(at.clamp(-i64::MAX / 2, i64::MAX / 2))
 }

@@ -29,7 +29,7 @@ mod cursor;
 mod error;
 mod files;
 mod filter;
-mod hot;
+pub(crate) mod hot;
 mod order;
 mod page;
 mod tail;
@@ -47,15 +47,17 @@ use tokio::runtime::Handle;
 
 pub(crate) use cursor::Signer;
 pub use error::ListError;
+pub(crate) use files::OpenFile;
+pub(crate) use filter::Filter;
 pub use order::Order;
+pub(crate) use order::Window;
+pub(crate) use page::{public, public_schema};
 pub(crate) use tail::Tail;
 pub use tail::{Follower, Fresh};
 
 use crate::config::QueryConfig;
 use crate::lake::Checked;
 use crate::snapshot::Snapshot;
-use filter::Filter;
-use order::Window;
 
 /// Events in a page when nobody says.
 pub const DEFAULT_LIMIT: usize = 50;
@@ -95,7 +97,7 @@ pub struct ListRequest {
 
 impl ListRequest {
     /// The columns and their texts.
-    fn texts(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn texts(&self) -> Vec<(&'static str, String)> {
         let wanted = [
             ("tenant", &self.tenant),
             ("type", &self.kind),
@@ -190,6 +192,11 @@ impl Lister {
         Ok(Page { events, next_cursor })
     }
 
+    /// A connection of its own to the hot tables.
+    pub(crate) fn connection(&self) -> Result<Connection, ListError> {
+        (self.connect)().map_err(ListError::failed)
+    }
+
     /// Waits for a place among those who read.
     fn place(&self) -> Result<Taken<'_>, ListError> {
         let busy = || ListError::Busy { waiting: self.limits.waiting, wait: self.limits.wait };
@@ -204,7 +211,7 @@ impl Lister {
         }
         let mut taken = Taken { lister: self, connection: connection.ok_or_else(busy)? };
         if taken.connection.is_none() {
-            taken.connection = Some((self.connect)().map_err(ListError::failed)?);
+            taken.connection = Some(self.connection()?);
         }
         Ok(taken)
     }

@@ -19,7 +19,7 @@ pub enum Order {
 
 impl Order {
     /// How two values follow each other in this direction.
-    pub(super) fn compare<T: Ord + ?Sized>(self, one: &T, other: &T) -> Ordering {
+    pub(crate) fn compare<T: Ord + ?Sized>(self, one: &T, other: &T) -> Ordering {
         match self {
             Self::Ascending => one.cmp(other),
             Self::Descending => other.cmp(one),
@@ -27,7 +27,7 @@ impl Order {
     }
 
     /// The end of a range that the listing comes to first.
-    pub(super) fn near(self, (first, last): (i64, i64)) -> i64 {
+    pub(crate) fn near(self, (first, last): (i64, i64)) -> i64 {
         match self {
             Self::Ascending => first,
             Self::Descending => last,
@@ -37,7 +37,7 @@ impl Order {
 
 /// What a row is listed by. The order of the fields is the order of rows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
+pub(crate) struct Key {
     /// Microseconds since 1970.
     pub received_at: i64,
     pub node: Arc<str>,
@@ -47,7 +47,7 @@ pub(super) struct Key {
 
 /// Where a page begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Position {
+pub(crate) enum Position {
     /// Behind this row.
     After(Key),
     /// At the rows of this `received_at`, all of them.
@@ -55,7 +55,7 @@ pub(super) enum Position {
 }
 
 impl Position {
-    pub(super) fn received_at(&self) -> i64 {
+    pub(crate) fn received_at(&self) -> i64 {
         match self {
             Self::After(key) => key.received_at,
             Self::At(received_at) => *received_at,
@@ -65,14 +65,14 @@ impl Position {
 
 /// The values of `received_at` that a page may have, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Window {
+pub(crate) struct Window {
     pub first: i64,
     pub last: i64,
 }
 
 impl Window {
     /// From `from` on and before `to`, and not before `position` in the direction of `order`.
-    pub(super) fn new(
+    pub(crate) fn new(
         from: Option<i64>,
         to: Option<i64>,
         position: Option<&Position>,
@@ -91,24 +91,24 @@ impl Window {
     }
 
     /// The part of a range that lies inside, if any does.
-    pub(super) fn part_of(self, (first, last): (i64, i64)) -> Option<(i64, i64)> {
+    pub(crate) fn part_of(self, (first, last): (i64, i64)) -> Option<(i64, i64)> {
         let part = (first.max(self.first), last.min(self.last));
         (part.0 <= part.1).then_some(part)
     }
 
-    pub(super) fn holds(self, received_at: i64) -> bool {
+    pub(crate) fn holds(self, received_at: i64) -> bool {
         (self.first..=self.last).contains(&received_at)
     }
 
     /// The end at which the listing begins.
-    pub(super) fn start(self, order: Order) -> i64 {
+    pub(crate) fn start(self, order: Order) -> i64 {
         order.near((self.first, self.last))
     }
 }
 
 /// Where a row lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// A row of a row group of a file, all counted from 0.
     File { file: usize, group: usize, row: usize },
     /// A row of a hot table by DuckDB's number.
@@ -117,7 +117,7 @@ pub(super) enum Place {
 
 /// The nearest rows so far.
 #[derive(Debug)]
-pub(super) struct Nearest {
+pub(crate) struct Nearest {
     order: Order,
     limit: usize,
     /// At most twice the limit.
@@ -128,18 +128,18 @@ pub(super) struct Nearest {
 
 impl Nearest {
     /// Keeps the nearest `limit` rows.
-    pub(super) fn new(order: Order, limit: usize) -> Self {
+    pub(crate) fn new(order: Order, limit: usize) -> Self {
         Self { order, limit: limit.max(1), rows: Vec::new(), farthest: None }
     }
 
     /// Whether rows of this `received_at` can be among the nearest.
-    pub(super) fn wants(&self, received_at: i64) -> bool {
+    pub(crate) fn wants(&self, received_at: i64) -> bool {
         self.farthest.as_ref().is_none_or(|farthest| {
             self.order.compare(&received_at, &farthest.received_at) != Ordering::Greater
         })
     }
 
-    pub(super) fn push(&mut self, key: Key, place: Place) {
+    pub(crate) fn push(&mut self, key: Key, place: Place) {
         let is_nearer = |farthest: &Key| self.order.compare(&key, farthest) == Ordering::Less;
         if !self.farthest.as_ref().is_none_or(is_nearer) {
             return;
@@ -151,7 +151,7 @@ impl Nearest {
     }
 
     /// Sorts and drops what is too far.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let order = self.order;
         self.rows.sort_unstable_by(|one, other| order.compare(&one.0, &other.0));
         self.rows.truncate(self.limit);
@@ -161,7 +161,7 @@ impl Nearest {
     }
 
     /// The rows, nearest first.
-    pub(super) fn into_rows(mut self) -> Vec<(Key, Place)> {
+    pub(crate) fn into_rows(mut self) -> Vec<(Key, Place)> {
         self.settle();
         self.rows
     }

@@ -205,7 +205,7 @@ fn take_in<T>(
 }
 
 /// The columns of a page.
-fn public_schema() -> Schema {
+pub(crate) fn public_schema() -> Schema {
     let id = Arc::new(Field::new("id", DataType::Utf8, false));
     // Other writers may have left values out that we never do.
     let stored = hot_schema();
@@ -215,7 +215,7 @@ fn public_schema() -> Schema {
 }
 
 /// `batch` with the columns of a page: `id` and `date` are computed, what is missing is null.
-pub(super) fn public(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+pub(crate) fn public(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let schema = Arc::new(public_schema());
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {

@@ -185,6 +185,14 @@ impl Encoder {
     }
 }
 
+/// A moment in microseconds since 1970 as all formats write it.
+#[must_use]
+pub fn timestamp_text(micros: i64) -> String {
+    let mut text = Vec::new();
+    text::timestamp(&mut text, micros, ::arrow::datatypes::TimeUnit::Microsecond);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 /// The column names, the repeated ones with a number so that each is unique.
 fn unique_names(schema: &Schema) -> Vec<String> {
     let mut names: Vec<String> = Vec::with_capacity(schema.fields().len());
