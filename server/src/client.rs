@@ -11,13 +11,20 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
-use hyper::{Method, Request, Response, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::UsageError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often [`Client::insist`] sends a request.
+const ATTEMPTS_MAX: usize = 120;
+/// Its wait before the next attempt when the server does not name one.
+const DEFAULT_WAIT: Duration = Duration::from_secs(1);
+/// Its shortest and longest wait, whatever the server names.
+const WAIT_MIN: Duration = Duration::from_millis(10);
+const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Text of an error answer that is shown.
 const ERROR_MAX_BYTES: usize = 64 << 10;
 
@@ -46,6 +53,8 @@ pub struct Outgoing {
     pub content_type: Option<&'static str>,
     /// The answer that is wanted.
     pub accept: Option<&'static str>,
+    /// From which byte on the answer is wanted, as long as it has this `ETag`.
+    pub from: Option<(u64, String)>,
 }
 
 impl Client {
@@ -106,6 +115,27 @@ impl Client {
         Ok(response)
     }
 
+    /// Sends one request, and again after the time that the server asks for as long as it cannot
+    /// take it (429, 503), [`ATTEMPTS_MAX`] times.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn insist(&mut self, outgoing: &Outgoing) -> Result<Response<Incoming>> {
+        let mut attempts = 1;
+        loop {
+            let response = self.send(outgoing).await?;
+            let cannot = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+            if attempts == ATTEMPTS_MAX || !cannot.contains(&response.status()) {
+                return Ok(response);
+            }
+            let wait = retry_after(&response).unwrap_or(DEFAULT_WAIT);
+            // Read to its end, so that the connection can be used again.
+            read(response, ERROR_MAX_BYTES).await?;
+            tokio::time::sleep(wait.clamp(WAIT_MIN, WAIT_MAX)).await;
+            attempts += 1;
+        }
+    }
+
     fn request(&self, outgoing: &Outgoing) -> Result<Request<Full<Bytes>>> {
         let usual = if outgoing.content_type.is_some() { Method::POST } else { Method::GET };
         let mut request = Request::builder()
@@ -120,6 +150,11 @@ impl Client {
         }
         if let Some(accept) = outgoing.accept {
             request = request.header(hyper::header::ACCEPT, accept);
+        }
+        if let Some((from, tag)) = &outgoing.from {
+            request = request
+                .header(hyper::header::RANGE, format!("bytes={from}-"))
+                .header(hyper::header::IF_RANGE, tag);
         }
         Ok(request.body(Full::new(outgoing.body.clone()))?)
     }

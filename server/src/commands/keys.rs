@@ -162,7 +162,7 @@ fn ask(
         path: path.into(),
         content_type: body.is_some().then_some("application/json"),
         body: body.unwrap_or_default(),
-        accept: None,
+        ..Outgoing::default()
     };
     runtime()?.block_on(async {
         let response = Client::new(url, place.key.get())?.send(&outgoing).await?;

@@ -115,6 +115,7 @@ async fn remote(
         body: serde_json::json!({ "sql": arguments.sql }).to_string().into(),
         content_type: Some("application/json"),
         accept: Some(wanted.unwrap_or(Format::Arrow).content_type()),
+        ..Outgoing::default()
     };
     let response = Client::new(url, arguments.key.get())?.send(&outgoing).await?;
     if !response.status().is_success() {

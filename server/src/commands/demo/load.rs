@@ -121,7 +121,7 @@ async fn send(client: &mut Client, lines: Bytes) -> Result<Duration> {
         path: "/v1/events?ack=disk".into(),
         body: lines,
         content_type: Some("application/x-ndjson"),
-        accept: None,
+        ..Outgoing::default()
     };
     for _ in 0..ATTEMPTS_MAX {
         let began = Instant::now();

@@ -218,6 +218,7 @@ async fn query(client: &mut Client, sql: &str) -> Result<bytes::Bytes> {
         body: json!({ "sql": sql }).to_string().into(),
         content_type: Some("application/json"),
         accept: Some("application/vnd.apache.arrow.stream"),
+        ..Outgoing::default()
     };
     let response = client.send(&outgoing).await?;
     if !response.status().is_success() {
@@ -233,6 +234,7 @@ async fn count(client: &mut Client) -> Result<u64> {
         body: "SELECT count(*) AS events FROM events".into(),
         content_type: Some("text/plain"),
         accept: Some("application/x-ndjson"),
+        ..Outgoing::default()
     };
     let counted = answer(client, outgoing).await?;
     counted["events"].as_u64().context("the count is not a number")

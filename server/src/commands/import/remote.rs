@@ -1,13 +1,12 @@
 //! Importing through a running server: a few connections, pieces as requests with `partial=true`.
 //!
 //! **Failure.** What the server cannot take now (429, 503) is sent again after the time it asks
-//! for, [`ATTEMPTS_MAX`] times. A connection that breaks in the middle of a request ends the import:
+//! for. A connection that breaks in the middle of a request ends the import:
 //! nobody knows whether those events were stored. Importing again stores what is missing, if the
 //! events have a message id.
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -23,13 +22,6 @@ use crate::http::arrow;
 
 /// Connections that send at the same time; one sync on the server covers several of them.
 const CONNECTIONS: usize = 4;
-/// How often one piece is sent before the import gives up.
-const ATTEMPTS_MAX: usize = 120;
-/// Wait before the next attempt when the server does not name one.
-const DEFAULT_WAIT: Duration = Duration::from_secs(1);
-/// Shortest and longest wait, whatever the server names.
-const WAIT_MIN: Duration = Duration::from_millis(10);
-const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Longest answer: a piece has as many rejections as lines.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
 
@@ -100,37 +92,28 @@ async fn send(job: &Job<'_>, client: &mut Client, work: Work) -> Result<Option<(
         path: "/v1/events?partial=true&ack=disk".into(),
         body: Bytes::from(work.piece.text.clone()),
         content_type: Some(if is_arrow { arrow::CONTENT } else { "application/x-ndjson" }),
-        accept: None,
+        ..Outgoing::default()
     };
-    for _ in 0..ATTEMPTS_MAX {
-        let response = client.send(&outgoing).await?;
-        match response.status() {
-            StatusCode::ACCEPTED | StatusCode::MULTI_STATUS => {
-                let text = client::read(response, ANSWER_MAX_BYTES).await?;
-                let answer: Answer =
-                    serde_json::from_slice(&text).context("the server's answer is not ours")?;
-                job.accepted(answer.accepted, answer.duplicates);
-                for bad in answer.rejected {
-                    job.rejected(&work.file, job.number_of(&work, bad.index), bad.error);
-                }
-                return Ok(None);
+    let response = client.insist(&outgoing).await?;
+    match response.status() {
+        StatusCode::ACCEPTED | StatusCode::MULTI_STATUS => {
+            let text = client::read(response, ANSWER_MAX_BYTES).await?;
+            let answer: Answer =
+                serde_json::from_slice(&text).context("the server's answer is not ours")?;
+            job.accepted(answer.accepted, answer.duplicates);
+            for bad in answer.rejected {
+                job.rejected(&work.file, job.number_of(&work, bad.index), bad.error);
             }
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                let wait = client::retry_after(&response).unwrap_or(DEFAULT_WAIT);
-                // Read to its end, so that the connection can be used again.
-                client::read(response, ANSWER_MAX_BYTES).await?;
-                tokio::time::sleep(wait.clamp(WAIT_MIN, WAIT_MAX)).await;
-            }
-            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => {
-                let reason = client::refusal(response).await;
-                let halves = job.halves(&work);
-                if halves.is_none() {
-                    job.rejected(&work.file, job.number_of(&work, 0), reason);
-                }
-                return Ok(halves);
-            }
-            _ => bail!(client::refusal(response).await),
+            Ok(None)
         }
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => {
+            let reason = client::refusal(response).await;
+            let halves = job.halves(&work);
+            if halves.is_none() {
+                job.rejected(&work.file, job.number_of(&work, 0), reason);
+            }
+            Ok(halves)
+        }
+        _ => bail!(client::refusal(response).await),
     }
-    bail!("the server took no events in {ATTEMPTS_MAX} attempts")
 }
