@@ -34,6 +34,8 @@ pub enum Command {
     Import(Import),
     /// Run one SQL query over the table `events`.
     Query(Query),
+    /// Write files of events, from a data directory or a running server.
+    Export(Export),
     /// Check log, table and sequence numbers, and count what is there.
     Verify(Verify),
     /// Copy a data directory, also while a server works on it.
@@ -161,6 +163,49 @@ pub struct Query {
     /// Write the result to this file; it appears only once it is complete.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// `ringlake export`
+#[derive(Debug, Args)]
+#[command(after_help = "From a server, the same command goes on where an earlier one was broken \
+off.")]
+pub struct Export {
+    /// Where the data lies.
+    #[command(flatten)]
+    pub place: Place,
+
+    /// Let a running server write them and fetch them from there, for example
+    /// http://127.0.0.1:8080.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "lake"])]
+    pub url: Option<String>,
+
+    /// What the server wants to see.
+    #[command(flatten)]
+    pub key: SentKey,
+
+    /// Events received at this moment or later: an RFC 3339 time, a day, or an epoch number.
+    #[arg(long, value_name = "T")]
+    pub from: Option<String>,
+
+    /// Events received before this moment.
+    #[arg(long, value_name = "T")]
+    pub to: Option<String>,
+
+    /// Events of this type.
+    #[arg(long = "type", value_name = "T")]
+    pub kind: Option<String>,
+
+    /// Events of this name.
+    #[arg(long, value_name = "E")]
+    pub event: Option<String>,
+
+    /// What to write.
+    #[arg(long, value_name = "FORMAT", default_value = "parquet")]
+    pub format: ExportFormat,
+
+    /// Directory for the files; it is created when it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
 }
 
 /// `ringlake verify`
@@ -392,6 +437,27 @@ pub enum ImportFormat {
     Json,
     /// Arrow IPC: a stream or a file (Feather), one event a row.
     Arrow,
+}
+
+/// What an export writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Parquet files.
+    Parquet,
+    /// One JSON object a line.
+    Ndjson,
+    /// Comma-separated values with a header line in each file.
+    Csv,
+}
+
+impl From<ExportFormat> for ringlake_engine::export::ExportFormat {
+    fn from(format: ExportFormat) -> Self {
+        match format {
+            ExportFormat::Parquet => Self::Parquet,
+            ExportFormat::Ndjson => Self::Ndjson,
+            ExportFormat::Csv => Self::Csv,
+        }
+    }
 }
 
 /// How a query result is written.

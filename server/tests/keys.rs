@@ -229,7 +229,7 @@ fn each_route_wants_its_scope() {
     let read = make_key(&server.data, &["--scope", "read"]);
     until(202, || post_event(&server, &write));
     until(200, || send(&server, &read, "POST", "/v1/query", b"SELECT 1 AS n").status);
-    let routes: [(&str, &str, &[u8], [u16; 4]); 17] = [
+    let routes: [(&str, &str, &[u8], [u16; 4]); 21] = [
         // Without a key, with write, with read, with admin.
         ("POST", EVENTS, EVENT, [401, 202, 403, 202]),
         ("GET", "/v1/pixel.gif?type=page", b"", [401, 200, 403, 200]),
@@ -237,6 +237,10 @@ fn each_route_wants_its_scope() {
         ("GET", EVENTS, b"", [401, 403, 200, 200]),
         ("GET", "/v1/stats", b"", [401, 403, 200, 200]),
         ("GET", "/v1/schema", b"", [401, 403, 200, 200]),
+        ("GET", "/v1/exports", b"", [401, 403, 200, 200]),
+        ("POST", "/v1/exports", b"{}", [401, 403, 202, 202]),
+        ("GET", "/v1/exports/0", b"", [401, 403, 404, 404]),
+        ("DELETE", "/v1/exports/0", b"", [401, 403, 404, 404]),
         ("GET", "/v1/status", b"", [401, 403, 403, 200]),
         ("GET", "/metrics", b"", [401, 403, 403, 200]),
         ("POST", "/v1/admin/flush", b"", [401, 403, 403, 200]),

@@ -1,15 +1,15 @@
 //! Other engines read the table: Python's `deltalake` and `polars` see what our SQL says, before and
-//! after its files have been joined.
+//! after its files have been joined. `pyarrow` sees it in an export.
 //!
-//! `RINGLAKE_TEST_PYTHON` names an interpreter that has both packages (CI makes an environment for
-//! it); without it the test says that it is skipped.
+//! `RINGLAKE_TEST_PYTHON` names an interpreter that has the packages (CI makes an environment for
+//! it); without it the tests say that they are skipped.
 
 #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
 
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -49,6 +49,22 @@ print(json.dumps({
 }))
 "#;
 
+/// Reads the directory of Parquet files at `argv[1]` as one table.
+const EXPORT_SCRIPT: &str = r#"
+import json, sys
+import pyarrow.compute, pyarrow.dataset
+
+table = pyarrow.dataset.dataset(sys.argv[1], format="parquet").to_table()
+print(json.dumps({
+    "names": table.column_names,
+    "n": table.num_rows,
+    "sequences": pyarrow.compute.sum(table["sequence"]).as_py(),
+    "users": table.num_rows - table["user_id"].null_count,
+    "events": len(set(zip(*(table[name].to_pylist() for name in ["shard", "sequence"])))),
+    "types": [str(table.schema.field(name).type) for name in ["timestamp", "date", "properties"]],
+}))
+"#;
+
 /// The same groups by our SQL, and the names that this process and Python agree on.
 const QUERY: &str = "SELECT tenant, type, CAST(date AS VARCHAR) AS date, count(*) AS n, \
     sum(sequence) AS sequences, count(user_id) AS users, epoch_us(max(timestamp)) AS latest \
@@ -56,23 +72,19 @@ const QUERY: &str = "SELECT tenant, type, CAST(date AS VARCHAR) AS date, count(*
 
 #[test]
 fn deltalake_and_polars_see_the_same_table_as_sql() {
-    let Some(python) = std::env::var_os("RINGLAKE_TEST_PYTHON") else {
-        eprintln!(
-            "skipped: RINGLAKE_TEST_PYTHON names no Python with the packages deltalake and polars"
-        );
-        return;
-    };
+    let Some(python) = python() else { return };
     let server = Server::start();
     // Two rolls, so that the table has several versions and files.
-    let events = run(&["generate", "--events", &EVENTS.to_string(), "--seed", "11"]).stdout;
-    let half = events.len() / 2;
-    let cut = half + events[half..].iter().position(|byte| *byte == b'\n').unwrap() + 1;
-    for part in [&events[..cut], &events[cut..]] {
+    let (first, second) = halves();
+    for part in [&first, &second] {
         post(&server, part);
-        assert_eq!(server.post("/v1/admin/roll", b"").status, 200);
+        server.roll();
     }
 
-    let read = |version| read(Path::new(&python), &server.data.join("events"), version);
+    let read = |version: Option<u64>| {
+        let version = version.map(|version| version.to_string());
+        read(&python, SCRIPT, &server.data.join("events"), version)
+    };
     let seen = read(None);
     let ours = by_group(&Value::from(server.query(QUERY)));
     let counts = ours.values().map(|row| usize::try_from(row["n"].as_u64().unwrap()).unwrap());
@@ -100,6 +112,53 @@ fn deltalake_and_polars_see_the_same_table_as_sql() {
     }
 }
 
+#[test]
+fn pyarrow_reads_an_export_of_files_and_memory() {
+    let Some(python) = python() else { return };
+    let server = Server::start();
+    let (first, second) = halves();
+    post(&server, &first);
+    server.roll();
+    post(&server, &second);
+    let output = tempfile::tempdir().unwrap();
+    let directory = output.path().to_str().unwrap();
+    let made = run(&["export", "--url", &server.url(), "--output", directory]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+
+    let seen = read(&python, EXPORT_SCRIPT, output.path(), None);
+    let ours = &server.query(
+        "SELECT count(*) AS n, sum(sequence) AS sequences, count(user_id) AS users FROM events",
+    )[0];
+    assert_eq!(ours["n"], EVENTS);
+    for name in ["n", "sequences", "users"] {
+        assert_eq!(seen[name], ours[name], "{name}");
+    }
+    assert_eq!(seen["events"], EVENTS, "each event once");
+    assert_eq!(seen["types"], serde_json::json!(["timestamp[us]", "date32[day]", "string"]));
+    let columns = server.get("/v1/schema").json()["columns"].clone();
+    let columns: Vec<&Value> =
+        columns.as_array().unwrap().iter().map(|column| &column["name"]).collect();
+    assert_eq!(seen["names"].as_array().unwrap().iter().collect::<Vec<_>>(), columns);
+}
+
+/// The interpreter, when there is one.
+fn python() -> Option<PathBuf> {
+    let python = std::env::var_os("RINGLAKE_TEST_PYTHON");
+    if python.is_none() {
+        eprintln!("skipped: RINGLAKE_TEST_PYTHON names no Python with deltalake and polars");
+    }
+    python.map(PathBuf::from)
+}
+
+/// The events, in two parts.
+fn halves() -> (Vec<u8>, Vec<u8>) {
+    let mut events = run(&["generate", "--events", &EVENTS.to_string(), "--seed", "11"]).stdout;
+    let half = events.len() / 2;
+    let cut = half + events[half..].iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let rest = events.split_off(cut);
+    (events, rest)
+}
+
 /// Sends NDJSON in requests under the limit on a body.
 fn post(server: &Server, events: &[u8]) {
     let mut connection = server.connect();
@@ -113,10 +172,9 @@ fn post(server: &Server, events: &[u8]) {
     }
 }
 
-fn read(python: &Path, table: &Path, version: Option<u64>) -> Value {
-    let version = version.map(|version| version.to_string());
+fn read(python: &Path, script: &str, from: &Path, version: Option<String>) -> Value {
     let output =
-        Command::new(python).args(["-c", SCRIPT]).arg(table).args(version).output().unwrap();
+        Command::new(python).args(["-c", script]).arg(from).args(version).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

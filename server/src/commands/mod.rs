@@ -13,6 +13,7 @@ use crate::logging;
 mod backup;
 mod config;
 mod demo;
+mod export;
 mod generate;
 mod import;
 mod keys;
@@ -41,6 +42,10 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Query(arguments) => {
             quietly()?;
             query::run(&arguments)
+        }
+        Command::Export(arguments) => {
+            quietly()?;
+            export::run(&arguments)
         }
         Command::Verify(arguments) => {
             quietly()?;

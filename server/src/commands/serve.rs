@@ -68,6 +68,12 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
         tracing::warn!(error, "other processes cannot be told where this server listens");
     }
 
+    // Nor must it here.
+    if let Err(error) = engine.start_exports() {
+        let error: &dyn std::error::Error = &error;
+        tracing::error!(error, "no exports are taken");
+    }
+
     let (app, targets, loops) = start_loops(engine, ingests, config, keys, &runtime)?;
     let code = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;

@@ -13,6 +13,7 @@ use http_body_util::{Either, Full};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, StatusCode};
 use ringlake_engine::accounting::Refusal;
+use ringlake_engine::export::ExportError;
 use ringlake_engine::listing::ListError;
 use ringlake_engine::query::QueryError;
 use ringlake_engine::{Error, IngestError};
@@ -162,6 +163,15 @@ pub enum Problem {
     /// A page of events cannot be read.
     #[error("{0}")]
     List(ListError),
+    /// An export was refused.
+    #[error("{0}")]
+    Export(ExportError),
+    /// A range that begins behind the end of its file.
+    #[error("the range begins behind the end of the file, which has {length} bytes")]
+    RangeBeyond {
+        /// Bytes of the file.
+        length: u64,
+    },
     /// A call of the engine failed.
     #[error("{0}")]
     Engine(Error),
@@ -218,6 +228,10 @@ impl Problem {
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down", Some(5)),
             Self::Query(error) => query_verdict(error),
             Self::List(error) => list_verdict(error),
+            Self::Export(error) => export_verdict(error),
+            Self::RangeBeyond { .. } => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", None)
+            }
             Self::Engine(Error::Closed) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "shutting_down", Some(5))
             }
@@ -379,6 +393,18 @@ fn list_verdict(error: &ListError) -> (StatusCode, &'static str, Option<u32>) {
         ListError::Damaged { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "damaged_file", None),
         ListError::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", Some(1)),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "listing_failed", None),
+    }
+}
+
+fn export_verdict(error: &ExportError) -> (StatusCode, &'static str, Option<u32>) {
+    match error {
+        ExportError::Column { .. } | ExportError::Range => {
+            (StatusCode::BAD_REQUEST, "bad_export", None)
+        }
+        ExportError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_exports", Some(10)),
+        ExportError::Unknown | ExportError::NoFile => (StatusCode::NOT_FOUND, "not_found", None),
+        ExportError::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", Some(1)),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "export_failed", None),
     }
 }
 

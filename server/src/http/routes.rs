@@ -7,13 +7,21 @@ use axum::extract::Request;
 use axum::routing::{delete, get, post};
 
 use super::answer::Problem;
-use super::{App, admin, console, keys, listing, metrics, openapi, profile, query, stats, status};
+use super::{
+    App, admin, console, exports, keys, listing, metrics, openapi, profile, query, stats, status,
+};
 
 /// The router; every loop has its own.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/query", post(query::answer).fallback(only_post))
         .route("/v1/events", get(listing::answer))
+        .route("/v1/exports", get(exports::list).post(exports::create).fallback(only_get_and_post))
+        .route(
+            "/v1/exports/{id}",
+            get(exports::show).delete(exports::cancel).fallback(only_get_and_delete),
+        )
+        .route("/v1/exports/{id}/files/{name}", get(exports::fetch).fallback(only_get))
         .route("/v1/stats", get(stats::answer).fallback(only_get))
         .route("/v1/schema", get(stats::schema).fallback(only_get))
         .route("/v1/status", get(status::status).fallback(only_get))
@@ -46,6 +54,10 @@ async fn only_get_and_post() -> Problem {
 
 async fn only_delete() -> Problem {
     Problem::Method("DELETE")
+}
+
+async fn only_get_and_delete() -> Problem {
+    Problem::Method("GET, HEAD, DELETE")
 }
 
 async fn only_get() -> Problem {

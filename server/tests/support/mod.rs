@@ -574,7 +574,7 @@ impl Connection {
             return self.answer(is_head);
         }
         let mut answer = Answer { status, headers, body: Vec::new(), complete: true };
-        if is_head || status == 204 {
+        if is_head || [204, 304].contains(&status) {
             return answer;
         }
         if answer.header("transfer-encoding").is_some() {
