@@ -118,11 +118,9 @@ fuzz-smoke: fuzz-build
         rm -r "$scratch"; \
     done
 
-# Every case of the perf lab, as small as it can be: what it checks must hold, whatever the rates. The
-# case with nginx needs what CI does not install.
-perf-smoke:
-    cargo build --release --locked --package perf
-    cargo build --release --locked --package ringlake
+# Every case of the perf lab, as small as it can be: what it checks must hold, whatever the rates. Those
+# beside nginx and ClickHouse's engine need what CI does not install, and `crash` is a step of its own.
+perf-smoke: bins
     perf="{{target}}/release/perf"; \
     "$perf" bulk --events 20000 --rounds 1; \
     "$perf" latency --seconds 0.2 --connections 64 --rounds 1; \

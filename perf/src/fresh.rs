@@ -23,7 +23,7 @@ use crate::bulk::count_as_f64;
 use crate::events;
 use crate::http::Connection;
 use crate::latency::Curves;
-use crate::load::{self, Client, Outcome, Pace};
+use crate::load::{self, Bodies, Client, Outcome, Pace};
 use crate::machine::Machine;
 use crate::report::{Column, Report, number, verdict};
 use crate::server;
@@ -109,8 +109,9 @@ fn ours(
     options: &Options,
 ) -> Result<Vec<(u32, Outcome, [f64; 7])>> {
     let trial = Trial::start(binary, data, None, &[])?;
+    let address = trial.address();
     let length = Duration::from_secs_f64(options.seconds);
-    let mut client = Client::connect(trial.address(), "/v1/events", bodies, CONNECTIONS)?;
+    let mut client = Client::connect(address, Bodies::in_turn(address, bodies), CONNECTIONS)?;
     let most = client.run(Pace::Closed, length)?;
     let mut stored = most.answered * BATCH as u64;
     let mut sides = Vec::new();
@@ -119,7 +120,7 @@ fn ours(
         trial.count()?;
         let over = AtomicBool::new(false);
         let (load, probes) = thread::scope(|scope| {
-            let (address, over) = (trial.address(), &over);
+            let over = &over;
             let name = format!("{round}-{share}");
             let random = &mut random;
             let prober = scope.spawn(move || probe(address, &name, random, over));

@@ -19,7 +19,7 @@ use clap::Args;
 use crate::bulk::count_as_f64;
 use crate::events;
 use crate::http;
-use crate::load::{self, Client, Outcome, Pace};
+use crate::load::{self, Bodies, Client, Outcome, Pace};
 use crate::machine::Machine;
 use crate::report::{Column, Report, number, verdict};
 use crate::server;
@@ -111,7 +111,7 @@ fn ours(
     let timeout = length.as_millis().to_string();
     let trial = Trial::start(binary, data, None, &[("RINGLAKE_QUERY_TIMEOUT_MS", &timeout)])?;
     let address = trial.address();
-    let mut client = Client::connect(address, "/v1/events", bodies, CONNECTIONS)?;
+    let mut client = Client::connect(address, Bodies::in_turn(address, bodies), CONNECTIONS)?;
     let mut stored = 0;
     let mut sides = Vec::new();
     for count in BESIDE {
@@ -164,8 +164,9 @@ fn attack(address: SocketAddr, sql: &str, over: &AtomicBool, ended: &AtomicU64) 
     // Relaxed, both: a flag and a statistic.
     while !over.load(Ordering::Relaxed) {
         // A result that breaks off in its middle is an end like others.
-        if let Ok(status) = http::query(address, sql, "application/x-ndjson", &mut io::sink()) {
+        if let Ok((status, mut body)) = http::query(address, sql, "application/x-ndjson") {
             ensure!(matches!(status, 200 | 400 | 408 | 429 | 503), "{sql} was answered {status}");
+            let _ = io::copy(&mut body, &mut io::sink());
         }
         ended.fetch_add(1, Ordering::Relaxed);
     }

@@ -69,19 +69,19 @@ impl Connection {
     }
 }
 
-/// One query on a connection of its own, whose result goes to `sink` as it comes; the status.
-/// `format` is what it is to be in.
+/// One query on a connection of its own: its status, and its result as it comes. `format` is what
+/// it is to be in.
 pub fn query(
     address: SocketAddr,
     sql: &str,
     format: &str,
-    sink: &mut impl Write,
-) -> io::Result<u16> {
+) -> io::Result<(u16, Body<BufReader<TcpStream>>)> {
     let mut connection = Connection::open(address)?;
     let headers = format!("Accept: {format}\r\n");
     let request = connection.request("POST", "/v1/query", &headers, sql.as_bytes());
     connection.send(&request)?;
-    Ok(read_into(&mut connection.stream, sink)?.0)
+    let head = read_head(&mut connection.stream)?;
+    Ok((head.status, Body::new(connection.stream, head.length)))
 }
 
 /// One request on a connection of its own.
@@ -106,48 +106,88 @@ pub fn status(address: SocketAddr) -> Result<Value> {
 }
 
 fn read_answer(stream: &mut impl BufRead) -> io::Result<Answer> {
+    let head = read_head(stream)?;
     let mut body = Vec::new();
-    let (status, last) = read_into(stream, &mut body)?;
-    Ok(Answer { status, body, last })
+    Body::new(stream, head.length).read_to_end(&mut body)?;
+    Ok(Answer { status: head.status, body, last: head.last })
 }
 
-/// Reads one answer whose body goes to `sink`; its status, and whether the connection is closed
-/// behind it.
-fn read_into(stream: &mut impl BufRead, sink: &mut impl Write) -> io::Result<(u16, bool)> {
+struct Head {
+    status: u16,
+    /// `None` for chunks.
+    length: Option<u64>,
+    last: bool,
+}
+
+fn read_head(stream: &mut impl BufRead) -> io::Result<Head> {
     let status = line(stream)?;
     let status = status.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| broken("no status"))?;
-    let (mut length, mut chunked, mut last) = (0, false, false);
+    let mut head = Head { status, length: Some(0), last: false };
     loop {
         let header = line(stream)?.to_ascii_lowercase();
         match header.split_once(':').map(|(name, value)| (name, value.trim())) {
             Some(("content-length", value)) => {
-                length = value.parse().map_err(|_| broken("a bad length"))?;
+                head.length = Some(value.parse().map_err(|_| broken("a bad length"))?);
             }
-            Some(("transfer-encoding", value)) => chunked = value == "chunked",
-            Some(("connection", value)) => last = value == "close",
+            Some(("transfer-encoding", "chunked")) => head.length = None,
+            Some(("connection", value)) => head.last = value == "close",
             Some(_) => {}
-            None => break,
+            None => return Ok(head),
         }
     }
-    if chunked {
-        read_chunks(stream, sink)?;
-    } else if io::copy(&mut stream.take(length), sink)? != length {
-        return Err(broken("a body that ends early"));
-    }
-    Ok((status, last))
 }
 
-fn read_chunks(stream: &mut impl BufRead, sink: &mut impl Write) -> io::Result<()> {
-    loop {
-        let size = line(stream)?;
-        let size = u64::from_str_radix(&size, 16).map_err(|_| broken("a bad chunk"))?;
-        if io::copy(&mut stream.take(size), sink)? != size || !line(stream)?.is_empty() {
-            return Err(broken("a chunk that ends early"));
+/// The body of an answer, of a known length or in chunks; one that ends early is an error.
+#[derive(Debug)]
+pub struct Body<S> {
+    stream: S,
+    /// Bytes left of the body or of the chunk.
+    left: u64,
+    /// More chunks follow this one.
+    more: bool,
+    /// No chunk has been begun yet.
+    first: bool,
+}
+
+impl<S: BufRead> Body<S> {
+    fn new(stream: S, length: Option<u64>) -> Body<S> {
+        Body { stream, left: length.unwrap_or(0), more: length.is_none(), first: true }
+    }
+
+    /// Reads the size of the next chunk, behind the end of the last one.
+    fn begin_chunk(&mut self) -> io::Result<()> {
+        if !self.first && !line(&mut self.stream)?.is_empty() {
+            return Err(broken("a chunk that is longer than its size"));
         }
-        if size == 0 {
-            return Ok(());
+        self.first = false;
+        let size = line(&mut self.stream)?;
+        self.left = u64::from_str_radix(&size, 16).map_err(|_| broken("a bad chunk"))?;
+        if self.left == 0 {
+            self.more = false;
+            if !line(&mut self.stream)?.is_empty() {
+                return Err(broken("something behind the last chunk"));
+            }
         }
+        Ok(())
+    }
+}
+
+impl<S: BufRead> Read for Body<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 && self.more {
+            self.begin_chunk()?;
+        }
+        if self.left == 0 || buffer.is_empty() {
+            return Ok(0);
+        }
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.stream.read(&mut buffer[..most])?;
+        if read == 0 {
+            return Err(broken("a body that ends early"));
+        }
+        self.left -= read as u64;
+        Ok(read)
     }
 }
 

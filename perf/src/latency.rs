@@ -16,7 +16,7 @@ use clap::Args;
 
 use crate::bulk::{client, count_as_f64};
 use crate::events;
-use crate::load::{self, Client, Outcome, Pace};
+use crate::load::{self, Bodies, Client, Outcome, Pace};
 use crate::machine::Machine;
 use crate::report::{Column, Report, number, verdict};
 use crate::server::{self, cpu_seconds};
@@ -131,7 +131,8 @@ fn ours(
 ) -> Result<Vec<Step>> {
     let trial = Trial::start(binary, data, Some(CORE), &[("RINGLAKE_ACK", ack)])?;
     let length = Duration::from_secs_f64(options.seconds);
-    let connect = |connections| Client::connect(trial.address(), "/v1/events", bodies, connections);
+    let address = trial.address();
+    let connect = |count| Client::connect(address, Bodies::in_turn(address, bodies), count);
     let mut steps = Vec::new();
     let mut closed = connect(CLOSED_CONNECTIONS)?;
     let (outcome, values) = measured(&trial, &mut closed, Pace::Closed, length)?;

@@ -14,9 +14,11 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | [`bodies`] | what is sent: some requests in turn, or one with numbers filled in |
 //! | [`connection`] | a socket that never blocks: a request out, an answer in |
 //! | [`schedule`] | when requests are due |
 
+mod bodies;
 mod connection;
 mod schedule;
 
@@ -27,12 +29,12 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use bytes::Bytes;
 use hdrhistogram::Histogram;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
+pub use self::bodies::{Bodies, SLOT};
 use self::connection::Connection;
 pub use self::schedule::Pace;
 use self::schedule::Schedule;
@@ -55,8 +57,7 @@ pub struct Client {
     connections: Vec<Connection>,
     /// Connections without a request under way, the one that has waited longest first.
     idle: VecDeque<usize>,
-    requests: Vec<Bytes>,
-    next: usize,
+    bodies: Bodies,
     ready: Vec<Event>,
 }
 
@@ -100,20 +101,14 @@ impl Outcome {
 }
 
 impl Client {
-    /// Opens the connections; `bodies` are posted to `target` (path and query) in turn.
-    pub fn connect(
-        address: SocketAddr,
-        target: &str,
-        bodies: &[String],
-        connections: usize,
-    ) -> Result<Client> {
-        ensure!(!bodies.is_empty() && connections > 0, "a load needs bodies and connections");
+    /// Opens the connections; what they post goes to `/v1/events`.
+    pub fn connect(address: SocketAddr, bodies: Bodies, connections: usize) -> Result<Client> {
+        ensure!(connections > 0, "a load needs connections");
         let mut client = Client {
             poll: epoll::create(CreateFlags::CLOEXEC)?,
             connections: Vec::new(),
             idle: (0..connections).collect(),
-            requests: bodies.iter().map(|body| request(address, target, body)).collect(),
-            next: 0,
+            bodies,
             ready: Vec::with_capacity(READY_MAX),
         };
         for slot in 0..connections {
@@ -157,8 +152,7 @@ impl Client {
     }
 
     fn send(&mut self, slot: usize, intended: Instant) -> Result<()> {
-        let request = self.requests[self.next].clone();
-        self.next = (self.next + 1) % self.requests.len();
+        let request = self.bodies.next();
         let connection = &mut self.connections[slot];
         if !connection.send(request, intended)? {
             // The socket is full: the rest goes when it has room.
@@ -232,15 +226,6 @@ impl Client {
     }
 }
 
-fn request(address: SocketAddr, target: &str, body: &str) -> Bytes {
-    let head = format!(
-        "POST {target} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len(),
-    );
-    Bytes::from(head + body)
-}
-
 /// A positive number of seconds from a command line.
 pub fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("{text} is not a number of seconds"))?;
@@ -290,12 +275,16 @@ mod tests {
         address
     }
 
+    fn client(address: SocketAddr, body: &str) -> Client {
+        Client::connect(address, Bodies::in_turn(address, &[body.to_owned()]), 1).unwrap()
+    }
+
     const ACCEPTED: &str = "HTTP/1.1 202 Accepted\r\nContent-Length: 14\r\n\r\n{\"accepted\":1}";
 
     #[test]
     fn a_slow_server_is_charged_for_the_requests_that_it_kept_from_being_sent() {
         let address = server(10, Duration::from_millis(20), ACCEPTED);
-        let mut client = Client::connect(address, "/", &["{}\n".to_owned()], 1).unwrap();
+        let mut client = client(address, "{}\n");
         let outcome = client.run(Pace::PerSecond(100.0), Duration::from_millis(100)).unwrap();
         assert_eq!((outcome.answered, outcome.refused), (10, 0));
         // The tenth was due after 90 ms and could not be answered before 200 ms.
@@ -307,7 +296,7 @@ mod tests {
     fn refusals_are_counted_apart() {
         let refusal = "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 2\r\n\r\n{}";
         let address = server(3, Duration::ZERO, refusal);
-        let mut client = Client::connect(address, "/", &["{}\n".to_owned()], 1).unwrap();
+        let mut client = client(address, "{}\n");
         let outcome = client.run(Pace::PerSecond(300.0), Duration::from_millis(10)).unwrap();
         assert_eq!((outcome.answered, outcome.refused, outcome.latencies.len()), (0, 3, 0));
     }
@@ -316,7 +305,7 @@ mod tests {
     fn what_the_socket_does_not_take_at_once_is_sent_later() {
         let address = server(1, Duration::from_millis(20), ACCEPTED);
         let body = format!("{{\"a\":\"{}\"}}\n", "x".repeat(20 << 20));
-        let mut client = Client::connect(address, "/", &[body], 1).unwrap();
+        let mut client = client(address, &body);
         let outcome = client.run(Pace::PerSecond(100.0), Duration::from_millis(10)).unwrap();
         assert_eq!(outcome.answered, 1);
     }
@@ -324,7 +313,7 @@ mod tests {
     #[test]
     fn an_answer_that_says_what_is_wrong_ends_the_run() {
         let address = server(1, Duration::ZERO, "HTTP/1.1 400 Bad\r\ncontent-length: 3\r\n\r\nbad");
-        let mut client = Client::connect(address, "/", &["{}\n".to_owned()], 1).unwrap();
+        let mut client = client(address, "{}\n");
         let error = client.run(Pace::PerSecond(100.0), Duration::from_millis(10)).unwrap_err();
         assert!(error.to_string().contains("400: bad"), "{error}");
     }
