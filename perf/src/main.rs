@@ -7,6 +7,7 @@
 //! | [`fresh`] | from acknowledgement to SQL, under load |
 //! | [`hostile`] | ingestion beside queries that want everything |
 //! | [`latency`] | an open loop at shares of the maximum |
+//! | [`peers`] | the same events into ClickHouse's engine |
 //! | [`ring`] | the ring beside other queues |
 //! | [`single`] | one event a request over 64 connections, beside nginx |
 //! | [`replay`] | a start on a log that a crash has left |
@@ -29,6 +30,7 @@ mod http;
 mod latency;
 mod load;
 mod machine;
+mod peers;
 mod replay;
 mod report;
 mod ring;
@@ -59,6 +61,8 @@ enum Case {
     Hostile(hostile::Options),
     /// The ring beside rtrb, crossbeam's ArrayQueue and its channel, with the same records.
     Ring(ring::Options),
+    /// The same events into ClickHouse's engine, a thousand at a time.
+    Peers(peers::Options),
     /// Is anything lost or doubled that was acknowledged, whatever happens to the process?
     Crash(crash::Options),
     /// A start on 5 GB of log, none of which is in the table.
@@ -76,6 +80,7 @@ fn main() -> anyhow::Result<()> {
         Case::Fresh(options) => fresh::run(&options),
         Case::Hostile(options) => hostile::run(&options),
         Case::Ring(options) => ring::run(&options),
+        Case::Peers(options) => peers::run(&options),
         Case::Crash(options) => crash::run(&options),
         Case::Replay(options) => replay::run(&options),
         Case::DuckdbCopy(options) => bulk::reference::copy(&options),
