@@ -25,7 +25,7 @@ mod client;
 mod control;
 mod episode;
 mod event;
-mod lake;
+pub mod lake;
 mod load;
 mod oracle;
 mod plan;

@@ -8,6 +8,7 @@
 //! | [`hostile`] | ingestion beside queries that want everything |
 //! | [`latency`] | an open loop at shares of the maximum |
 //! | [`peers`] | the same events into ClickHouse's engine |
+//! | [`query`] | SQL over HTTP beside DuckDB alone on the same files |
 //! | [`ring`] | the ring beside other queues |
 //! | [`single`] | one event a request over 64 connections, beside nginx |
 //! | [`replay`] | a start on a log that a crash has left |
@@ -31,6 +32,7 @@ mod latency;
 mod load;
 mod machine;
 mod peers;
+mod query;
 mod replay;
 mod report;
 mod ring;
@@ -63,6 +65,8 @@ enum Case {
     Ring(ring::Options),
     /// The same events into ClickHouse's engine, a thousand at a time.
     Peers(peers::Options),
+    /// SQL over HTTP beside DuckDB alone on the same Parquet files.
+    Query(query::Options),
     /// Is anything lost or doubled that was acknowledged, whatever happens to the process?
     Crash(crash::Options),
     /// A start on 5 GB of log, none of which is in the table.
@@ -70,6 +74,9 @@ enum Case {
     /// The reference of `bulk`, in a process of its own.
     #[command(hide = true)]
     DuckdbCopy(bulk::reference::Options),
+    /// DuckDB alone of `query`, in a process of its own.
+    #[command(hide = true)]
+    DuckdbQuery(query::AloneOptions),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -81,8 +88,10 @@ fn main() -> anyhow::Result<()> {
         Case::Hostile(options) => hostile::run(&options),
         Case::Ring(options) => ring::run(&options),
         Case::Peers(options) => peers::run(&options),
+        Case::Query(options) => query::run(&options),
         Case::Crash(options) => crash::run(&options),
         Case::Replay(options) => replay::run(&options),
         Case::DuckdbCopy(options) => bulk::reference::copy(&options),
+        Case::DuckdbQuery(options) => query::serve(&options),
     }
 }

@@ -116,6 +116,12 @@ impl Server {
         memory(&fs::read_to_string(format!("/proc/{}/status", self.child.id()))?)
     }
 
+    /// Begins a new [`Memory::peak`].
+    pub fn forget_peak(&self) -> Result<()> {
+        let file = format!("/proc/{}/clear_refs", self.child.id());
+        fs::write(&file, "5").with_context(|| format!("cannot write {file}"))
+    }
+
     /// Asks it to stop in order and waits for it.
     pub fn stop(mut self) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;

@@ -92,18 +92,19 @@ impl Table {
         Ok(orphans)
     }
 
+    /// The live files.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.live.iter().map(|path| self.root.join(path)).collect()
+    }
+
     /// The ids of all events in the live files.
     pub fn ids(&self) -> Result<Found> {
         if self.live.is_empty() {
             return Ok(Found::default());
         }
-        let files: Vec<String> = self
-            .live
-            .iter()
-            .map(|path| {
-                format!("'{}'", self.root.join(path).display().to_string().replace('\'', "''"))
-            })
-            .collect();
+        let quoted =
+            |file: &PathBuf| format!("'{}'", file.display().to_string().replace('\'', "''"));
+        let files: Vec<String> = self.files().iter().map(quoted).collect();
         let sql = format!(
             "SELECT json_extract_string(properties, '$.id') FROM read_parquet([{}])",
             files.join(", "),
