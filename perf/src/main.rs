@@ -10,6 +10,7 @@
 //! | [`peers`] | the same events into ClickHouse's engine |
 //! | [`query`] | SQL over HTTP beside DuckDB alone on the same files |
 //! | [`ring`] | the ring beside other queues |
+//! | [`scale`] | more ids, more tenants, larger events, more shards |
 //! | [`single`] | one event a request over 64 connections, beside nginx |
 //! | [`replay`] | a start on a log that a crash has left |
 //! | [`trial`] | what cases share: options, a server on an empty directory |
@@ -36,6 +37,7 @@ mod query;
 mod replay;
 mod report;
 mod ring;
+mod scale;
 mod server;
 mod single;
 mod trial;
@@ -65,6 +67,8 @@ enum Case {
     Ring(ring::Options),
     /// The same events into ClickHouse's engine, a thousand at a time.
     Peers(peers::Options),
+    /// Rate and memory with more ids, more tenants, larger events, more shards.
+    Scale(scale::Options),
     /// SQL over HTTP beside DuckDB alone on the same Parquet files.
     Query(query::Options),
     /// Is anything lost or doubled that was acknowledged, whatever happens to the process?
@@ -88,6 +92,7 @@ fn main() -> anyhow::Result<()> {
         Case::Hostile(options) => hostile::run(&options),
         Case::Ring(options) => ring::run(&options),
         Case::Peers(options) => peers::run(&options),
+        Case::Scale(options) => scale::run(&options),
         Case::Query(options) => query::run(&options),
         Case::Crash(options) => crash::run(&options),
         Case::Replay(options) => replay::run(&options),
