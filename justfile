@@ -128,7 +128,8 @@ perf-smoke: bins
     "$perf" hostile --seconds 0.2 --rounds 1; \
     "$perf" ring --megabytes 20 --rounds 1; \
     "$perf" query --millions 0.02 --rounds 1; \
-    "$perf" scale --seconds 0.1
+    "$perf" scale --seconds 0.1; \
+    "$perf" soak --minutes 0.05
 
 # A case of the perf lab: `just perf bulk`, `just perf single --rounds 5 --save`.
 perf *arguments:

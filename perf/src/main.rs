@@ -12,6 +12,7 @@
 //! | [`ring`] | the ring beside other queues |
 //! | [`scale`] | more ids, more tenants, larger events, more shards |
 //! | [`single`] | one event a request over 64 connections, beside nginx |
+//! | [`soak`] | half an hour at 60 % of the maximum |
 //! | [`replay`] | a start on a log that a crash has left |
 //! | [`trial`] | what cases share: options, a server on an empty directory |
 //! | [`events`], [`load`], [`http`] | what is sent; by a schedule; one request |
@@ -40,6 +41,7 @@ mod ring;
 mod scale;
 mod server;
 mod single;
+mod soak;
 mod trial;
 
 use clap::{Parser, Subcommand};
@@ -67,6 +69,8 @@ enum Case {
     Ring(ring::Options),
     /// The same events into ClickHouse's engine, a thousand at a time.
     Peers(peers::Options),
+    /// Does anything grow in half an hour at 60 % of the maximum?
+    Soak(soak::Options),
     /// Rate and memory with more ids, more tenants, larger events, more shards.
     Scale(scale::Options),
     /// SQL over HTTP beside DuckDB alone on the same Parquet files.
@@ -92,6 +96,7 @@ fn main() -> anyhow::Result<()> {
         Case::Hostile(options) => hostile::run(&options),
         Case::Ring(options) => ring::run(&options),
         Case::Peers(options) => peers::run(&options),
+        Case::Soak(options) => soak::run(&options),
         Case::Scale(options) => scale::run(&options),
         Case::Query(options) => query::run(&options),
         Case::Crash(options) => crash::run(&options),

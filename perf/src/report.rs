@@ -81,6 +81,12 @@ impl Report {
         self.values(side, self.index(column)).into_iter().fold(f64::MIN, f64::max)
     }
 
+    /// One side's column, round by round.
+    #[must_use]
+    pub fn values_of(&self, side: &str, column: &str) -> Vec<f64> {
+        self.values(side, self.index(column))
+    }
+
     fn index(&self, column: &str) -> usize {
         let index = self.columns.iter().position(|candidate| candidate.name == column);
         index.expect("columns are named by constants of the case")
