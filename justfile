@@ -129,7 +129,8 @@ perf-smoke: bins
     "$perf" ring --megabytes 20 --rounds 1; \
     "$perf" query --millions 0.02 --rounds 1; \
     "$perf" scale --seconds 0.1; \
-    "$perf" soak --minutes 0.05
+    "$perf" soak --minutes 0.05; \
+    "$perf" report --output "{{target}}/perf-report.html"
 
 # A case of the perf lab: `just perf bulk`, `just perf single --rounds 5 --save`.
 perf *arguments:

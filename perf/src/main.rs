@@ -18,6 +18,7 @@
 //! | [`events`], [`load`], [`http`] | what is sent; by a schedule; one request |
 //! | [`server`] | a `ringlake` process under test: start, measure, stop |
 //! | [`machine`] | what the figures were measured on |
+//! | [`page`] | one HTML page over the saved runs |
 //! | [`report`] | tables on the terminal, saved runs |
 //!
 //! `cargo run --release -p perf -- <case>`; `perf/README.md` says what each case means.
@@ -33,6 +34,7 @@ mod http;
 mod latency;
 mod load;
 mod machine;
+mod page;
 mod peers;
 mod query;
 mod replay;
@@ -75,6 +77,8 @@ enum Case {
     Scale(scale::Options),
     /// SQL over HTTP beside DuckDB alone on the same Parquet files.
     Query(query::Options),
+    /// Writes one HTML page over the saved runs.
+    Report(page::Options),
     /// Is anything lost or doubled that was acknowledged, whatever happens to the process?
     Crash(crash::Options),
     /// A start on 5 GB of log, none of which is in the table.
@@ -99,6 +103,7 @@ fn main() -> anyhow::Result<()> {
         Case::Soak(options) => soak::run(&options),
         Case::Scale(options) => scale::run(&options),
         Case::Query(options) => query::run(&options),
+        Case::Report(options) => page::run(&options),
         Case::Crash(options) => crash::run(&options),
         Case::Replay(options) => replay::run(&options),
         Case::DuckdbCopy(options) => bulk::reference::copy(&options),
