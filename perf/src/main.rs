@@ -18,6 +18,7 @@
 //! | [`events`], [`load`], [`http`] | what is sent; by a schedule; one request |
 //! | [`server`] | a `ringlake` process under test: start, measure, stop |
 //! | [`machine`] | what the figures were measured on |
+//! | [`compare`] | two commits in one case |
 //! | [`page`] | one HTML page over the saved runs |
 //! | [`report`] | tables on the terminal, saved runs |
 //!
@@ -26,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 mod bulk;
+mod compare;
 mod crash;
 mod events;
 mod fresh;
@@ -77,6 +79,8 @@ enum Case {
     Scale(scale::Options),
     /// SQL over HTTP beside DuckDB alone on the same Parquet files.
     Query(query::Options),
+    /// Two commits in one case, in turn: `perf compare A B -- bulk --alone`.
+    Compare(compare::Options),
     /// Writes one HTML page over the saved runs.
     Report(page::Options),
     /// Is anything lost or doubled that was acknowledged, whatever happens to the process?
@@ -103,6 +107,7 @@ fn main() -> anyhow::Result<()> {
         Case::Soak(options) => soak::run(&options),
         Case::Scale(options) => scale::run(&options),
         Case::Query(options) => query::run(&options),
+        Case::Compare(options) => compare::run(&options),
         Case::Report(options) => page::run(&options),
         Case::Crash(options) => crash::run(&options),
         Case::Replay(options) => replay::run(&options),

@@ -11,6 +11,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::machine::Machine;
 
+/// Names a file that gets every round of a case that has ended, as a saved run has it.
+pub const CSV: &str = "RINGLAKE_PERF_CSV";
+
 /// One case's figures: a line for every round of every side, a column a measure.
 #[derive(Debug)]
 pub struct Report {
@@ -147,6 +150,9 @@ impl Report {
     /// Prints the table, and keeps the run when it is wanted.
     pub fn finish(&self, machine: &Machine, keep: bool) -> Result<()> {
         print!("{}", self.text(machine));
+        if let Some(file) = std::env::var_os(CSV) {
+            fs::write(file, self.csv())?;
+        }
         if keep {
             println!("saved in {}", self.save(machine)?.display());
         }

@@ -23,12 +23,22 @@ const POLL: Duration = Duration::from_millis(5);
 /// What the kernel counts processor time in for user space, on every Linux architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// Names the server to use instead of the one beside this program.
+pub const BINARY: &str = "RINGLAKE_PERF_SERVER";
+
+/// Names the event of Linux' `perf` with which every server is sampled, …
+pub const SAMPLED: &str = "RINGLAKE_PERF_SAMPLED";
+/// … and the folder for what it finds.
+pub const SAMPLES: &str = "RINGLAKE_PERF_SAMPLES";
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
     address: SocketAddr,
     log: Arc<Mutex<String>>,
+    /// Ends when the server does.
+    sampler: Option<Child>,
 }
 
 /// Resident memory in bytes.
@@ -43,6 +53,9 @@ pub struct Memory {
 /// The `ringlake` binary beside this one, brought up to date first when cargo started us:
 /// otherwise a run would name a commit that it did not measure.
 pub fn binary() -> Result<PathBuf> {
+    if let Some(binary) = std::env::var_os(BINARY) {
+        return Ok(binary.into());
+    }
     if let Some(cargo) = std::env::var_os("CARGO") {
         let status = Command::new(cargo)
             .args(["build", "--release", "--quiet", "--package", "ringlake"])
@@ -91,7 +104,10 @@ impl Server {
         let stderr = child.stderr.take().expect("standard error was piped above");
         let log = Arc::new(Mutex::new(String::new()));
         match listening(stderr, Arc::clone(&log)) {
-            Ok(address) => Ok(Server { child, address, log }),
+            Ok(address) => {
+                let sampler = sampler(child.id())?;
+                Ok(Server { child, address, log, sampler })
+            }
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -172,7 +188,25 @@ impl Drop for Server {
         // Both fail when the process is gone already, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Some(sampler) = &mut self.sampler {
+            let _ = sampler.wait();
+        }
     }
+}
+
+/// Samples a process when the environment asks for it.
+fn sampler(process: u32) -> Result<Option<Child>> {
+    let (Some(event), Some(folder)) = (std::env::var_os(SAMPLED), std::env::var_os(SAMPLES)) else {
+        return Ok(None);
+    };
+    let sampler = Command::new("perf")
+        .args(["record", "--quiet", "--freq", "199", "--call-graph", "dwarf,16384", "--event"])
+        .arg(event)
+        .args(["--pid", &process.to_string(), "--output"])
+        .arg(Path::new(&folder).join(format!("{process}.data")))
+        .stdout(Stdio::null())
+        .spawn();
+    sampler.map(Some).context("perf did not start: apt-get install linux-perf")
 }
 
 /// How a process ended; `None` when it has not within [`STOP_DEADLINE`].
