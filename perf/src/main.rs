@@ -20,6 +20,7 @@
 //! | [`machine`] | what the figures were measured on |
 //! | [`compare`] | two commits in one case |
 //! | [`page`] | one HTML page over the saved runs |
+//! | [`profile`] | a flame graph of the server |
 //! | [`report`] | tables on the terminal, saved runs |
 //!
 //! `cargo run --release -p perf -- <case>`; `perf/README.md` says what each case means.
@@ -38,6 +39,7 @@ mod load;
 mod machine;
 mod page;
 mod peers;
+mod profile;
 mod query;
 mod replay;
 mod report;
@@ -49,6 +51,8 @@ mod soak;
 mod trial;
 
 use clap::{Parser, Subcommand};
+
+use self::profile::What;
 
 #[derive(Debug, Parser)]
 #[command(name = "perf", about = "Whole-system cases, each beside what people would use instead")]
@@ -81,6 +85,10 @@ enum Case {
     Query(query::Options),
     /// Two commits in one case, in turn: `perf compare A B -- bulk --alone`.
     Compare(compare::Options),
+    /// A flame graph of where a case's server spends its time: `perf flame bulk --alone`.
+    Flame(profile::Options),
+    /// The same of where its memory comes from.
+    Heap(profile::Options),
     /// Writes one HTML page over the saved runs.
     Report(page::Options),
     /// Is anything lost or doubled that was acknowledged, whatever happens to the process?
@@ -108,6 +116,8 @@ fn main() -> anyhow::Result<()> {
         Case::Scale(options) => scale::run(&options),
         Case::Query(options) => query::run(&options),
         Case::Compare(options) => compare::run(&options),
+        Case::Flame(options) => profile::run(&options, What::Time),
+        Case::Heap(options) => profile::run(&options, What::Memory),
         Case::Report(options) => page::run(&options),
         Case::Crash(options) => crash::run(&options),
         Case::Replay(options) => replay::run(&options),
