@@ -6,7 +6,9 @@
 //!
 //! **How.** The logs are copied first and the table second. What is released from a log between the
 //! two is in the version of the table that is copied then, and what is in both is known by its number
-//! when the copy is started. What was set aside comes last, because it explains what is in neither.
+//! when the copy is started. What was set aside and the records of erases come last, because they
+//! explain what is in neither. When an erase has ended meanwhile the copy begins again, so that it
+//! holds nothing that was erased; one that is under way goes on when the copy is started.
 //!
 //! **Not copied.** Today's visitor salt, which has to be gone tomorrow (visitors are new ones to a
 //! copy), spill files, and jobs.
@@ -18,9 +20,10 @@ use std::path::{Path, PathBuf};
 use ringlake_disk::{RealDisk, create_directories_durably};
 
 use crate::directory;
+use crate::erase;
 use crate::error::Error;
 use crate::lake::Location;
-use crate::lake::copy::{Copied, copy_table};
+use crate::lake::copy::{Copied, TRIES, copy_table};
 use crate::log;
 
 /// Small files of the data directory that a copy needs as they are.
@@ -60,12 +63,23 @@ pub fn backup(
             });
         }
     }
-    create_directories_durably(&RealDisk, &draft).map_err(Error::io("create", &draft))?;
-    let log_bytes = copy_logs(data, &draft)?;
     let from = Location::parse(lake, data)?;
-    let to = Location::parse(None, &draft)?;
-    let table = copy_table(&from, &node, to.root(), progress)?;
-    copy_directory(&data.join("quarantine"), &draft.join("quarantine"))?;
+    let mut tries = 1;
+    let report = loop {
+        create_directories_durably(&RealDisk, &draft).map_err(Error::io("create", &draft))?;
+        let copied = copy_events(data, &from, &node, &draft, progress);
+        match copied {
+            Ok(Some(report)) => break report,
+            Err(error) if tries == TRIES || !is_gone(&error) => return Err(error),
+            Ok(None) if tries == TRIES => {
+                let problem = "has had events erased again and again while it was copied".into();
+                return Err(Error::Format { path: data.into(), problem });
+            }
+            _ => {}
+        }
+        tries += 1;
+        fs::remove_dir_all(&draft).map_err(Error::io("remove", &draft))?;
+    };
     for name in SMALL_FILES {
         match copy_file(&data.join(name), &draft.join(name)) {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
@@ -76,7 +90,35 @@ pub fn backup(
     fs::rename(&draft, &output).map_err(Error::io("rename", &draft))?;
     let parent = output.parent().unwrap_or(&output);
     sync(parent)?;
-    Ok(BackupReport { table, log_bytes })
+    Ok(report)
+}
+
+/// Copies everything that holds events or explains where they are. `None` when an erase has ended
+/// meanwhile: the copy may hold what it has taken, and nothing would take it out of there.
+fn copy_events(
+    data: &Path,
+    from: &Location,
+    node: &str,
+    draft: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Option<BackupReport>, Error> {
+    let before = erase::Records::read(data)?;
+    let log_bytes = copy_logs(data, draft)?;
+    let to = Location::parse(None, draft)?;
+    let table = copy_table(from, node, to.root(), progress)?;
+    copy_directory(&data.join("quarantine"), &draft.join("quarantine"))?;
+    let records = erase::Records::read(data)?;
+    if !records.has_ended_as(&before) {
+        return Ok(None);
+    }
+    // An erase that is under way goes on in the copy.
+    records.write(draft, &RealDisk)?;
+    Ok(Some(BackupReport { table, log_bytes }))
+}
+
+/// An erase removes what it has taken, also while it is being copied.
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
 }
 
 fn beside(output: &Path) -> PathBuf {

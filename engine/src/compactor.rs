@@ -1,5 +1,5 @@
-//! The compactor: many small files of the table become few large ones, and files that nobody needs
-//! go.
+//! The compactor: many small files of the table become few large ones, files that nobody needs go,
+//! and so does what is to be erased (see [`crate::erase`]).
 //!
 //! **Guarantees** (rules 9 to 12)
 //! - Readers are undisturbed: what they have begun to read stays until they end, and a file that
@@ -9,7 +9,7 @@
 //! - One merge at a time, in steps of milliseconds. While a hot table is being rolled or a ring fills
 //!   it works a tenth of the time at most, and its thread has the lowest priority.
 //!
-//! **Roles.** One thread. Requests of users wait for the merge under way.
+//! **Roles.** One thread. Requests of users wait for the merge or the erase under way.
 //!
 //! **Limits.** A merge needs about 100 MB of memory at most (see [`crate::lake::merge`]) and begins
 //! only when its files fit twice into the disk space above the floor (see [`crate::space`]).
@@ -18,6 +18,8 @@
 //! until the next day's vacuum, or until compaction is asked for by hand. When it is not known
 //! whether a commit went through, the new files stay; the next vacuum or start removes them if they
 //! are no part of the table.
+
+mod erase;
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -40,6 +42,8 @@ use crate::roller::{Expired, Request, RollerState};
 use crate::shard::ShardState;
 use crate::snapshot::Snapshots;
 use crate::space::{Room, Space};
+
+pub(crate) use erase::Erasing;
 
 /// Time between looks for replaced files whose time is over, when nothing else sets the pace.
 const TURN: Duration = Duration::from_secs(60);
@@ -89,6 +93,8 @@ pub(crate) enum Order {
     Compact(Sender<Result<CompactReport, Error>>),
     /// Remove everything that may go.
     Vacuum(Sender<Result<VacuumReport, Error>>),
+    /// Look for what is to be erased.
+    Erase,
     /// End.
     Stop,
 }
@@ -141,6 +147,7 @@ pub(crate) struct Compactor {
     pub space: Arc<Space>,
     pub operations: Arc<Operations>,
     pub state: Arc<CompactorState>,
+    pub erasing: Erasing,
     /// Files that could not be read.
     pub avoid: HashSet<Arc<str>>,
     /// When the present slice of work began.
@@ -151,23 +158,35 @@ impl Compactor {
     /// Runs until it is told to stop or the engine is gone.
     pub(crate) fn run(mut self) {
         let turn = if self.config.interval.is_zero() { TURN } else { self.config.interval };
+        let mut work_at = Instant::now() + turn;
         let mut vacuum_at = Instant::now() + FIRST_VACUUM;
+        // What a crash has broken off.
+        self.erase_pending();
         while !self.state.is_stopping() {
-            match self.orders.recv_timeout(turn) {
+            let until = match self.erasing.pause {
+                Duration::ZERO => work_at,
+                pause => work_at.min(Instant::now() + pause),
+            };
+            match self.orders.recv_deadline(until) {
                 Ok(Order::Compact(answer)) => {
                     self.avoid.clear();
                     let _ = answer.send(self.compact(None, &|| true));
                 }
                 Ok(Order::Vacuum(answer)) => {
-                    let _ = answer.send(self.vacuum());
+                    let _ = answer.send(self.vacuum(self.config.retain_replaced));
                 }
+                Ok(Order::Erase) => self.erase_pending(),
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.look_for_work();
+                    self.erase_pending();
+                    if Instant::now() >= work_at {
+                        self.look_for_work();
+                        work_at = Instant::now() + turn;
+                    }
                     if Instant::now() >= vacuum_at {
                         vacuum_at = Instant::now() + VACUUM_EVERY;
                         self.avoid.clear();
-                        let done = self.vacuum();
+                        let done = self.vacuum(self.config.retain_replaced);
                         self.log_failure("vacuum", done.err());
                     }
                 }
@@ -183,7 +202,8 @@ impl Compactor {
             // What went wrong is in the state, and the log has had its line.
             let _ = self.compact(Some(now_ms()), &|| orders.is_empty());
         }
-        let removed = self.expired().and_then(|expired| self.remove(&expired.removable));
+        let retention = self.config.retain_replaced;
+        let removed = self.expired(retention).and_then(|expired| self.remove(&expired.removable));
         self.log_failure("removal of replaced files", removed.err());
     }
 
@@ -264,18 +284,19 @@ impl Compactor {
         let replaced = self.ask(|answer| Request::Replace {
             removed: job.inputs.clone(),
             added: files.clone(),
+            erased: 0,
             answer,
         })?;
         match replaced {
             Ok(ReplaceOutcome::Replaced { .. }) => {}
             Ok(ReplaceOutcome::Outdated { path }) => {
                 tracing::info!(path, "another writer has replaced a file; its merge is dropped");
-                files.iter().try_for_each(|file| self.location.remove(&file.path))?;
+                self.discard(&files)?;
                 return Ok(Vec::new());
             }
             Err(error) => {
                 if error.is_without_effect() {
-                    files.iter().try_for_each(|file| self.location.remove(&file.path))?;
+                    self.discard(&files)?;
                 }
                 return Err(error.into());
             }
@@ -292,6 +313,11 @@ impl Compactor {
             "compacted"
         );
         Ok(files.iter().map(|file| file.path.as_ref().into()).collect())
+    }
+
+    /// Removes files that no commit names.
+    fn discard(&self, files: &[NewFile]) -> Result<(), Error> {
+        Ok(files.iter().try_for_each(|file| self.location.remove(&file.path))?)
     }
 
     /// Counts a job that is done, for its caller and for everybody.
@@ -343,9 +369,8 @@ impl Compactor {
         Err(Error::io("join files of", self.location.root())(full))
     }
 
-    /// Files that were replaced long enough ago, and those that have to wait.
-    fn expired(&self) -> Result<Expired, Error> {
-        let retention = self.config.retain_replaced;
+    /// Files that were replaced at least `retention` ago, and those that have to wait.
+    fn expired(&self, retention: Duration) -> Result<Expired, Error> {
         self.ask(|answer| Request::Expired { retention, answer })
     }
 
@@ -365,16 +390,15 @@ impl Compactor {
         Ok(bytes)
     }
 
-    /// Removes everything that nobody needs.
-    fn vacuum(&self) -> Result<VacuumReport, Error> {
+    /// Removes everything that nobody needs; files that were replaced are needed for `retention`.
+    fn vacuum(&self, retention: Duration) -> Result<VacuumReport, Error> {
         // Listed before the roller answers: it does so between two rolls, so that every file in
         // the list is by then in the table or will never be. Merges are this thread's own.
         let mut listed = self.location.list_all()?;
-        let Expired { removable, waiting } = self.expired()?;
+        let Expired { removable, waiting } = self.expired(retention)?;
         let bytes = self.remove(&removable)?;
         let gone: HashSet<&str> = removable.iter().map(|path| &**path).collect();
         listed.retain(|file| !gone.contains(file.location.as_ref()));
-        let retention = self.config.retain_replaced;
         let more = vacuum(&self.location, &self.node, &listed, &waiting, retention)?;
         // Relaxed: statistics.
         self.state.files_removed.fetch_add(more.files, Ordering::Relaxed);
@@ -405,10 +429,14 @@ mod tests {
     use std::thread;
 
     use crossbeam_channel::unbounded;
+    use ringlake_disk::RealDisk;
     use tempfile::TempDir;
 
     use super::*;
+    use crate::directory::Directory;
+    use crate::erase::Erasures;
     use crate::hot::test_queue;
+    use crate::markers::Markers;
     use crate::snapshot::Snapshot;
     use crate::space;
 
@@ -437,6 +465,18 @@ mod tests {
             space: Arc::new(space),
             operations: Arc::default(),
             state: Arc::default(),
+            erasing: Erasing {
+                erasures: Arc::new(Erasures::open(data.path(), Arc::new(RealDisk)).unwrap()),
+                markers: Arc::new(Markers {
+                    senders: Vec::new(),
+                    shards: Arc::default(),
+                    flusher: Arc::default(),
+                    roller: Arc::default(),
+                    broken: Arc::default(),
+                }),
+                directory: Arc::new(Directory::open(data.path()).unwrap()),
+                pause: Duration::ZERO,
+            },
             avoid: HashSet::new(),
             slice: Cell::new(Instant::now()),
         };
@@ -498,7 +538,7 @@ mod tests {
     #[test]
     fn a_request_to_a_roller_that_has_ended_is_refused() {
         let (_data, compactor) = compactor();
-        assert!(matches!(compactor.expired(), Err(Error::Closed)));
-        assert!(matches!(compactor.vacuum(), Err(Error::Closed)));
+        assert!(matches!(compactor.expired(Duration::ZERO), Err(Error::Closed)));
+        assert!(matches!(compactor.vacuum(Duration::ZERO), Err(Error::Closed)));
     }
 }

@@ -15,20 +15,21 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use ringlake_dedup::{Dedup, Limits};
 use ringlake_disk::{Disk, RealDisk};
 use ringlake_ring::Consumer;
 use uuid::Uuid;
 
 use crate::ack::{self, Settler};
-use crate::compactor::{CompactReport, Compactor, CompactorState, Order, VacuumReport};
+use crate::compactor::{CompactReport, Compactor, CompactorState, Erasing, Order, VacuumReport};
 use crate::config::{Config, DedupConfig, LogConfig};
 use crate::directory::Directory;
+use crate::erase::Erasures;
 use crate::error::{Error, chain};
 use crate::export::Exports;
 use crate::hot::{
@@ -39,6 +40,7 @@ use crate::ingest::{Bar, Gate, Ingest};
 use crate::lake::{Checked, DamagedFile, Location, RETENTION_MAX, Table};
 use crate::listing::{Follower, ListError, ListRequest, Lister, Page, Signer, Tail};
 use crate::log::{Identity, Log};
+use crate::markers::Markers;
 use crate::metrics::Operations;
 use crate::niceness::{BEHIND_ANSWERS, BEHIND_ROLLS, step_behind};
 use crate::problem::Problem;
@@ -67,11 +69,6 @@ pub struct RollReport {
     /// Rows in them.
     pub rows: u64,
 }
-
-/// How long something may fail before those who wait for it are told.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How often a waiting caller looks whether it is so.
-const STUCK_LOOK: Duration = Duration::from_millis(500);
 
 /// A running engine. Clones are handles on the same one.
 #[derive(Debug, Clone)]
@@ -112,7 +109,11 @@ pub(crate) struct Shared {
     /// The export jobs.
     pub exports: Exports,
     tail: Arc<Tail>,
-    markers: Vec<Sender<Arc<Marker>>>,
+    pub markers: Arc<Markers>,
+    /// What is to be erased, and what has been.
+    pub erasures: Arc<Erasures>,
+    /// The highest number of each shard that the start has found.
+    pub found: OnceLock<BTreeMap<u32, i64>>,
     pub orders: Sender<Order>,
     /// One a thread; it disconnects when the thread has ended.
     pub threads: Mutex<Vec<(String, Receiver<()>)>>,
@@ -171,6 +172,8 @@ impl Engine {
         // Orders are rare and their callers wait: each has at most one in it.
         let (orders, to_compactor) = unbounded();
         let lister = make_lister(&config, &directory, &location, &checked, &database)?;
+        let markers = make_markers(markers, &shards, &flusher, &roller, &broken);
+        let erasures = Erasures::open(directory.root(), Arc::clone(directory.disk()))?;
 
         let shared = Arc::new(Shared {
             gate,
@@ -192,7 +195,9 @@ impl Engine {
             lister,
             exports: Exports::default(),
             tail: Arc::default(),
-            markers,
+            markers: Arc::new(markers),
+            erasures: Arc::new(erasures),
+            found: OnceLock::new(),
             orders,
             threads: Mutex::new(Vec::new()),
             location,
@@ -304,6 +309,12 @@ impl Engine {
             space: Arc::clone(&shared.space),
             operations: Arc::clone(&shared.operations),
             state: Arc::clone(&shared.compactor),
+            erasing: Erasing {
+                erasures: Arc::clone(&shared.erasures),
+                markers: Arc::clone(&shared.markers),
+                directory: Arc::clone(&shared.directory),
+                pause: Duration::ZERO,
+            },
             avoid: HashSet::new(),
             slice: Cell::new(Instant::now()),
         };
@@ -478,42 +489,13 @@ impl Engine {
         answer.recv().unwrap_or(Err(Error::Closed))
     }
 
-    fn reach(&self, goal: Goal) -> Result<(), Error> {
+    pub(crate) fn reach(&self, goal: Goal) -> Result<(), Error> {
         // Relaxed: a marker that slips through is answered by its sender's end.
         let starting = !self.is_running() && !self.shared.broken.is_there();
         if self.shared.closing.load(Ordering::Relaxed) || starting {
             return Err(Error::Closed);
         }
-        self.check_stuck(goal)?;
-        let (marker, answer) = Marker::new(goal, self.shared.markers.len());
-        for (sender, shard) in self.shared.markers.iter().zip(self.shared.shards.iter()) {
-            sender.send(Arc::clone(&marker)).map_err(|_| Error::Closed)?;
-            shard.waker.wake();
-        }
-        drop(marker);
-        loop {
-            match answer.recv_timeout(STUCK_LOOK) {
-                Ok(()) => return Ok(()),
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::Closed),
-                Err(RecvTimeoutError::Timeout) => self.check_stuck(goal)?,
-            }
-        }
-    }
-
-    /// Nobody waits for what has been failing for long, or for ever.
-    fn check_stuck(&self, goal: Goal) -> Result<(), Error> {
-        let shared = &self.shared;
-        if let Some(problem) = shared.broken.text() {
-            return Err(Error::Broken { problem });
-        }
-        // Relaxed: statistics.
-        let needs_roller =
-            goal == Goal::Rolled || shared.flusher.waits_for_roller.load(Ordering::Relaxed);
-        let roller = || shared.roller.problem.lasting(PATIENCE).filter(|_| needs_roller);
-        match shared.flusher.problem.lasting(PATIENCE).or_else(roller) {
-            Some(problem) => Err(Error::Stuck { problem }),
-            None => Ok(()),
-        }
+        self.shared.markers.reach(goal)
     }
 
     /// The thread that checks the table's files before the first query would have to.
@@ -538,6 +520,7 @@ impl Engine {
             recovery::recover_logs(&shared.directory, shards, committed, &shared.progress)
                 .and_then(|logs| {
                     self.replay(&logs, committed)?;
+                    self.note_found(&logs, committed);
                     self.start_shards(parts, logs, committed)?;
                     self.start_compactor(compactor)
                 });
@@ -622,6 +605,7 @@ impl Engine {
                 limits: LogConfig::clone(&shared.config.log),
                 space: Arc::clone(&shared.space),
                 mending: Mending::default(),
+                scrubbing: 0,
                 next_sequence: log.next_sequence,
                 state,
             };
@@ -743,6 +727,22 @@ fn overflow(
     Overflow { gate: Arc::clone(gate), stuck: Box::new(stuck) }
 }
 
+fn make_markers(
+    senders: Vec<Sender<Arc<Marker>>>,
+    shards: &Arc<[Arc<ShardState>]>,
+    flusher: &Arc<FlusherState>,
+    roller: &Arc<RollerState>,
+    broken: &Arc<Problem>,
+) -> Markers {
+    Markers {
+        senders,
+        shards: Arc::clone(shards),
+        flusher: Arc::clone(flusher),
+        roller: Arc::clone(roller),
+        broken: Arc::clone(broken),
+    }
+}
+
 fn make_pool(
     config: &Config,
     checked: &Arc<Checked>,
@@ -812,7 +812,8 @@ fn make_dedup(config: &DedupConfig, shards: Arc<[Arc<ShardState>]>) -> Option<Ar
     Some(Arc::new(Dedup::new(&limits, secret, tell)))
 }
 
-/// How far the table holds each shard of this node: those configured and those with a log.
+/// How far the table holds each shard of this node: those configured, those with a log, and those
+/// that it knows.
 pub(crate) fn committed(
     table: &Table,
     directory: &Directory,
@@ -820,10 +821,12 @@ pub(crate) fn committed(
 ) -> Result<BTreeMap<u32, i64>, Error> {
     let found = crate::log::shard_directories(&directory.log())?;
     let configured = 0..u32::try_from(shards).unwrap_or(u32::MAX);
+    let in_table = table.all_sequences()?;
     found
         .into_iter()
         .map(|(shard, _)| shard)
         .chain(configured)
+        .chain(in_table.into_keys())
         .map(|shard| Ok((shard, table.sequence(shard)?)))
         .collect()
 }

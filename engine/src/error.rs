@@ -80,6 +80,14 @@ pub enum Error {
         /// What failed.
         problem: String,
     },
+    /// Too much of something waits already.
+    #[error("{limit} {what} wait already, which is the most")]
+    Crowded {
+        /// What waits.
+        what: &'static str,
+        /// How many may.
+        limit: usize,
+    },
     /// The engine is stopping or has stopped.
     #[error("the engine is shutting down")]
     Closed,

@@ -34,6 +34,7 @@ pub mod accounting;
 pub mod backup;
 pub mod directory;
 pub mod engine;
+pub mod erase;
 pub mod metrics;
 pub mod quarantine;
 pub mod recovery;
@@ -43,6 +44,7 @@ pub mod verify;
 
 mod compactor;
 mod error;
+mod markers;
 mod niceness;
 mod problem;
 mod readiness;

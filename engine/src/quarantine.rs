@@ -18,7 +18,7 @@ use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, Schema};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::FileReader;
@@ -64,25 +64,35 @@ pub struct Aside {
 /// # Errors
 /// When the batch does not have the log's schema.
 pub fn encode(node: &str, batch: &LogBatch, reason: &str) -> Result<Vec<u8>, Error> {
-    let refused = |source| Error::Arrow { action: "encode a quarantine file", source };
-    let rows = rows_of(node, std::slice::from_ref(batch)).map_err(refused)?;
+    let rows = rows_of(node, std::slice::from_ref(batch))
+        .map_err(|source| Error::Arrow { action: "encode a quarantine file", source })?;
+    encode_rows(node, batch.shard, (batch.first, batch.last()), reason, &rows)
+}
+
+fn encode_rows(
+    node: &str,
+    shard: u32,
+    (first, last): (i64, i64),
+    reason: &str,
+    rows: &[RecordBatch],
+) -> Result<Vec<u8>, Error> {
     let about = HashMap::from([
         (FORMAT_KEY.to_owned(), FORMAT.to_owned()),
         ("ringlake.node".to_owned(), node.to_owned()),
-        ("ringlake.shard".to_owned(), batch.shard.to_string()),
-        ("ringlake.first".to_owned(), batch.first.to_string()),
-        ("ringlake.last".to_owned(), batch.last().to_string()),
+        ("ringlake.shard".to_owned(), shard.to_string()),
+        ("ringlake.first".to_owned(), first.to_string()),
+        ("ringlake.last".to_owned(), last.to_string()),
         ("ringlake.reason".to_owned(), reason.to_owned()),
     ]);
     let schema = Arc::new(Schema::new_with_metadata(hot_schema().fields().clone(), about));
     let write = || {
         let mut writer = FileWriter::try_new(Vec::new(), &schema)?;
-        for rows in &rows {
+        for rows in rows {
             writer.write(&rows.clone().with_schema(Arc::clone(&schema))?)?;
         }
         writer.into_inner()
     };
-    write().map_err(refused)
+    write().map_err(|source| Error::Arrow { action: "encode a quarantine file", source })
 }
 
 /// Whether the file at `path` is a batch from quarantine: an Arrow file with a report beside it.
@@ -145,6 +155,48 @@ impl Aside {
         self.rows.iter().map(RecordBatch::num_rows).sum()
     }
 
+    /// The bytes of its file.
+    ///
+    /// # Errors
+    /// When arrow cannot encode them.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, Error> {
+        let numbers = (self.first, self.last);
+        encode_rows(&self.node, self.shard, numbers, &self.reason, &self.rows)
+    }
+
+    /// The name of its file.
+    pub(crate) fn name(&self) -> String {
+        format!("batch-{}-{}-{}.{EXTENSION}", self.shard, self.first, self.last)
+    }
+
+    /// What is left of the batch without the rows that `doomed` says, in batches without a gap.
+    pub(crate) fn without(&self, doomed: &dyn Fn(&RecordBatch) -> BooleanArray) -> Vec<Self> {
+        let mut left: Vec<Self> = Vec::new();
+        let mut number = self.first;
+        for rows in &self.rows {
+            let doomed = doomed(rows);
+            let mut row = 0;
+            while row < rows.num_rows() {
+                let run = (row..rows.num_rows()).take_while(|&row| !doomed.value(row)).count();
+                if run > 0 {
+                    let part = rows.slice(row, run);
+                    let first = number + i64::try_from(row).unwrap_or(i64::MAX);
+                    let last = first + i64::try_from(run).unwrap_or(i64::MAX) - 1;
+                    match left.last_mut().filter(|before| before.last + 1 == first) {
+                        Some(before) => {
+                            before.rows.push(part);
+                            before.last = last;
+                        }
+                        None => left.push(Self { first, last, rows: vec![part], ..self.clone() }),
+                    }
+                }
+                row += run + 1;
+            }
+            number += i64::try_from(rows.num_rows()).unwrap_or(i64::MAX);
+        }
+        left
+    }
+
     /// Whether the rows are those of the shard from `first` to `last`, in order.
     fn has_its_numbers(&self) -> bool {
         let mut expected = self.first..=self.last;
@@ -200,6 +252,38 @@ mod tests {
         );
         let users = aside.rows[0].column_by_name("user_id").unwrap().as_string::<i32>().clone();
         assert_eq!((users.value(0), users.is_null(1)), ("ä", true));
+    }
+
+    #[test]
+    fn a_batch_without_some_rows_is_batches_without_a_gap() {
+        let lines: Vec<String> =
+            "abacaddb".chars().map(|event| format!(r#"{{"event":"{event}"}}"#)).collect();
+        let bytes = encode("0123456789ab", &logged(3, 7, &lines), "it was refused").unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        set_aside(&RealDisk, scratch.path(), "batch.arrow", &bytes, &report()).unwrap();
+        let mut aside = read(&scratch.path().join("batch.arrow")).unwrap();
+        // In two batches, of which the second begins with what stays.
+        let whole = aside.rows.remove(0);
+        aside.rows = vec![whole.slice(0, 3), whole.slice(3, 5)];
+        let left = |doomed: char| -> Vec<(i64, i64)> {
+            let doomed = |rows: &RecordBatch| {
+                let events = rows.column_by_name("event").unwrap().as_string::<i32>().clone();
+                events.iter().map(|event| Some(event.unwrap().starts_with(doomed))).collect()
+            };
+            let left = aside.without(&doomed);
+            assert!(left.iter().all(Aside::has_its_numbers), "{left:?}");
+            left.iter().map(|aside| (aside.first, aside.last)).collect()
+        };
+        assert_eq!(left('a'), [(8, 8), (10, 10), (12, 14)]);
+        assert_eq!(left('b'), [(7, 7), (9, 13)]);
+        assert_eq!(left('d'), [(7, 11), (14, 14)]);
+        assert_eq!(left('x'), [(7, 14)]);
+        for aside in aside.without(&|rows| BooleanArray::from(vec![false; rows.num_rows()])) {
+            let report = Quarantined { sequences: Some((aside.first, aside.last)), ..report() };
+            let bytes = aside.encode().unwrap();
+            set_aside(&RealDisk, scratch.path(), &aside.name(), &bytes, &report).unwrap();
+            assert_eq!(read(&scratch.path().join("batch-3-7-14.arrow")).unwrap().events(), 8);
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The way back from quarantine: a batch that was set aside goes into the table after all.
 //!
 //! **Guarantees.** The events keep their numbers and are not compared with known message ids: they
-//! were accepted once. A number that is in the table, or that the log still brings back, is refused
-//! for the whole batch. Doing it again after a crash adds nothing: the commit carries a Delta `txn`
-//! of its own, `ringlake/<node>/quarantine/<shard>/<first>`.
+//! were accepted once. A number that is in the table, that the log still brings back or that was
+//! erased is refused for the whole batch. Doing it again after a crash adds nothing: the commit
+//! carries a Delta `txn` of its own, `ringlake/<node>/quarantine/<shard>/<first>`.
 //!
 //! **Not guaranteed.** That DuckDB takes the batch now; when it does not, nothing has changed.
 //!
@@ -17,6 +17,7 @@ use ringlake_disk::{Disk, RealDisk};
 
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::erase::erased;
 use crate::error::Error;
 use crate::hot::{Database, HotAppender};
 use crate::lake::{Location, ShardCheck, Table, check_table, write_table};
@@ -70,6 +71,9 @@ pub fn restore_on(config: &Config, aside: &Aside, disk: Arc<dyn Disk>) -> Result
     }
     if let Some(problem) = problem_in_table(&table, aside)? {
         return refuse(problem);
+    }
+    if let Some((first, last)) = erased_of(&directory, aside)? {
+        return refuse(format!("holds numbers {first} to {last}, which were erased"));
     }
     table.remove_orphans(config.compaction.retain_replaced)?;
     let database = Database::open(&config.duckdb, location.root(), &directory.temporary())?;
@@ -132,6 +136,16 @@ fn problem_in_table(table: &Table, aside: &Aside) -> Result<Option<String>, Erro
         let (first, last, present) = (aside.first, aside.last, all - absent);
         format!("holds numbers {first} to {last}, of which the table has {present} already")
     }))
+}
+
+/// The first run of numbers of the batch that an erase has taken or is about to.
+fn erased_of(directory: &Directory, aside: &Aside) -> Result<Option<(i64, i64)>, Error> {
+    let erased = erased(directory.root())?.gone.remove(&aside.shard).unwrap_or_default();
+    let mut common = erased.into_iter().map(|range| {
+        let (first, last) = range.into_inner();
+        (first.max(aside.first), last.min(aside.last))
+    });
+    Ok(common.find(|(first, last)| first <= last))
 }
 
 fn append(database: &Database, aside: &Aside) -> Result<(), Error> {

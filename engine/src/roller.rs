@@ -116,14 +116,17 @@ impl RollerState {
 /// What the compactor wants of the table.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// Put files in the place of others that hold the same rows.
+    /// Put files in the place of others that hold the same rows, and `erased` more that are gone.
     Replace {
         removed: Vec<DataFile>,
         added: Vec<NewFile>,
+        erased: u64,
         answer: Sender<Result<ReplaceOutcome, LakeError>>,
     },
     /// Hand out the files that were replaced for this long and that nobody reads any more.
     Expired { retention: Duration, answer: Sender<Expired> },
+    /// Leave of the table's log what its newest version needs.
+    ForgetHistory { answer: Sender<Result<(), LakeError>> },
 }
 
 /// Replaced files, relative to the table.
@@ -208,8 +211,11 @@ impl Roller {
 
     fn serve(&mut self, request: Request) {
         match request {
-            Request::Replace { removed, added, answer } => {
-                let outcome = self.table.replace(&removed, &added);
+            Request::Replace { removed, added, erased, answer } => {
+                let outcome = match erased {
+                    0 => self.table.replace(&removed, &added),
+                    erased => self.table.erase(&removed, &added, erased),
+                };
                 self.checked.trust(added.iter().map(|file| file.path.as_ref().into()));
                 // Also after an error: the table may have been read again.
                 let shown = self.show();
@@ -222,6 +228,9 @@ impl Roller {
                 let waiting = self.table.replaced_files();
                 self.count_waiting();
                 let _ = answer.send(Expired { removable, waiting });
+            }
+            Request::ForgetHistory { answer } => {
+                let _ = answer.send(self.table.forget_history());
             }
         }
     }

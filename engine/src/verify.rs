@@ -6,7 +6,8 @@
 //!
 //! **What is checked.** Every frame's checksum; that each shard's numbers from 1 to the last one
 //! are in the table up to its `txn` and in the log above it, exactly once, save those that void
-//! ranges and quarantine reports explain; that every Parquet file is there and as the table says.
+//! ranges, quarantine reports and records of erases explain; that nothing erased has come back; that
+//! every Parquet file is there and as the table says.
 //!
 //! **Memory.** One bit a sequence number.
 
@@ -17,12 +18,16 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::directory;
+use crate::erase::{Erased, erased};
 use crate::error::Error;
 use crate::lake::{LakeError, Location, ShardCheck, Table, TableCheck, check_table};
 use crate::log::{self, Quarantined, Recovered};
 
 /// Missing ranges that are described one by one.
 const RANGES_MAX: usize = 20;
+/// How often a table that changes under the check is looked at: an erase removes files at once, and
+/// two of them in a row are rare.
+const LOOKS_MAX: u32 = 3;
 
 /// What a data directory holds.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -60,6 +65,8 @@ pub struct ShardReport {
     pub void: u64,
     /// Numbers set aside in quarantine.
     pub quarantined: u64,
+    /// Numbers that were erased.
+    pub erased: u64,
 }
 
 /// Checks the data directory at `data`, whose table is at `lake` or in its usual place.
@@ -90,11 +97,11 @@ pub fn verify(data: &Path, lake: Option<&str>) -> Result<VerifyReport, Error> {
     }
 
     let location = Location::parse(lake, data)?;
-    let mut table = match Table::open(&location, &node) {
-        Ok(table) => check_table(&table)?,
-        Err(LakeError::NoTable { .. }) => TableCheck::default(),
-        Err(error) => return Err(error.into()),
-    };
+    // What is done now is not in the table that is read then; and what that table lacks is recorded
+    // by the time that it has been read.
+    let done = erased(data)?.done;
+    let mut table = check_newest(&location, &node)?;
+    let erased = Erased { done, gone: erased(data)?.gone };
     report.version = table.version;
     report.files = table.files;
     report.rows_of_other_nodes = table.rows_of_other_nodes;
@@ -108,10 +115,30 @@ pub fn verify(data: &Path, lake: Option<&str>) -> Result<VerifyReport, Error> {
     for (shard, check) in in_table {
         let (frames, scanned) = logs.remove(&shard).unwrap_or_default();
         let aside = quarantined.iter().filter(|report| report.shard == shard);
-        let examined = examine(check, &frames, &scanned, aside, &mut report.problems);
+        let problems = &mut report.problems;
+        let examined = examine(check, &frames, &scanned, aside, &erased, problems);
         report.shards.push(examined);
     }
     Ok(report)
+}
+
+/// Checks the table. Beside a running server files of it may go while they are read; then the version
+/// that has taken their place is checked, up to [`LOOKS_MAX`] times.
+fn check_newest(location: &Location, node: &str) -> Result<TableCheck, Error> {
+    let mut looks = 1;
+    loop {
+        let table = match Table::open(location, node) {
+            Ok(table) => table,
+            Err(LakeError::NoTable { .. }) => return Ok(TableCheck::default()),
+            Err(error) => return Err(error.into()),
+        };
+        let check = check_table(&table)?;
+        let same = || Ok::<_, Error>(Table::open(location, node)?.version() == table.version());
+        if check.problems.is_empty() || looks == LOOKS_MAX || same()? {
+            return Ok(check);
+        }
+        looks += 1;
+    }
 }
 
 /// Whether both were at the same place of the same segment of a shard; the data directory may have
@@ -126,6 +153,7 @@ fn examine<'a>(
     frames: &[RangeInclusive<i64>],
     scanned: &Recovered,
     aside: impl Iterator<Item = &'a Quarantined>,
+    erased: &Erased,
     problems: &mut Vec<String>,
 ) -> ShardReport {
     let shard = check.shard;
@@ -144,6 +172,18 @@ fn examine<'a>(
     for (first, last) in aside.filter_map(|report| report.sequences) {
         report.quarantined += count(&(first..=last));
         explained.push(first..=last);
+    }
+    let of_shard = |by_shard: &'_ BTreeMap<u32, Vec<RangeInclusive<i64>>>| {
+        by_shard.get(&shard).cloned().unwrap_or_default()
+    };
+    let back: i64 = of_shard(&erased.done).iter().map(|range| check.count(range)).sum();
+    if back > 0 {
+        problems.push(format!("shard {shard}: {back} erased rows are in the table again"));
+    }
+    for range in of_shard(&erased.gone) {
+        // What is about to go counts as long as it is there.
+        report.erased += count(&range) - check.count(&range).unsigned_abs();
+        explained.push(range);
     }
     for range in &explained {
         check.explain(range.clone());
@@ -237,11 +277,38 @@ mod tests {
     }
 
     #[test]
+    fn what_was_erased_is_explained_and_must_not_come_back() {
+        let check = || {
+            let mut check = ShardCheck { shard: 0, txn: 9, ..ShardCheck::default() };
+            check.present.insert_all(1..=3);
+            check.present.insert_all(6..=9);
+            check
+        };
+        let look = |erased: &Erased| {
+            let mut problems = Vec::new();
+            let none = std::iter::empty();
+            let report = examine(check(), &[], &Recovered::default(), none, erased, &mut problems);
+            (report.erased, problems)
+        };
+        let numbers = |range| BTreeMap::from([(0, vec![range])]);
+        let missing = "shard 0: numbers 4 to 5 are missing from the table".to_owned();
+        assert_eq!(look(&Erased::default()), (0, vec![missing]));
+        // An erase that is under way has not got to number 6 yet.
+        let under_way = Erased { gone: numbers(4..=6), ..Erased::default() };
+        assert_eq!(look(&under_way), (2, Vec::new()));
+        let done = Erased { gone: numbers(4..=6), done: numbers(4..=6) };
+        let back = "shard 0: 1 erased rows are in the table again".to_owned();
+        assert_eq!(look(&done), (2, vec![back]));
+    }
+
+    #[test]
     fn a_gap_in_the_log_above_the_table_is_a_problem() {
         let check = ShardCheck { shard: 0, ..ShardCheck::default() };
         let scanned = Recovered { last: 9, ..Recovered::default() };
         let mut problems = Vec::new();
-        let report = examine(check, &[1..=3, 6..=9], &scanned, std::iter::empty(), &mut problems);
+        let erased = Erased::default();
+        let frames = [1..=3, 6..=9];
+        let report = examine(check, &frames, &scanned, std::iter::empty(), &erased, &mut problems);
         assert_eq!(report.log_rows, 7);
         assert_eq!(problems, ["shard 0: numbers 4 to 5 are missing from the log"]);
     }

@@ -113,6 +113,12 @@ fn reading(foreign: &Tenant) -> Vec<(&'static str, String, String)> {
         get("/v1/admin/profile".into()),
         ("POST", "/v1/admin/flush".into(), String::new()),
         ("POST", "/v1/admin/roll".into(), String::new()),
+        get("/v1/admin/erase".into()),
+        (
+            "POST",
+            "/v1/admin/erase".into(),
+            format!("{{\"tenant\":\"t\",\"user_id\":\"{secret}\"}}"),
+        ),
         ("POST", "/v1/admin/keys".into(), "{\"scope\":\"admin\"}".into()),
         get("/healthz".into()),
         get("/readyz".into()),

@@ -21,7 +21,7 @@ use ringlake_disk::{Access, Disk};
 
 use super::quarantine::{Quarantined, set_aside};
 use super::reader::{Item, OpenError, SegmentReader, magic_positions};
-use super::writer::SPARE;
+use super::writer::{EMPTY, SPARE};
 use super::{Error, FrameVisitor, Void};
 
 const BETWEEN_FRAMES: &str = "damaged bytes between two valid frames";
@@ -34,7 +34,7 @@ pub struct SegmentFile {
     pub path: PathBuf,
     /// Its number.
     pub segment: u64,
-    /// The highest sequence number in it; below its first one when it is empty.
+    /// The highest sequence number in it; below its first one, or 0, when it is empty.
     pub last: i64,
     /// Its length in bytes.
     pub bytes: u64,
@@ -213,6 +213,7 @@ impl Recovery<'_> {
                 file.truncate(end)
             })
             .map_err(Error::io("cut and sync the log segment", path))?;
+        let last = if frame.is_empty() { EMPTY } else { last };
         self.found.segments.push(SegmentFile { path: path.into(), segment, last, bytes: end });
         Ok(())
     }

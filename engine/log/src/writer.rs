@@ -40,6 +40,9 @@ pub struct Log {
     closed: VecDeque<SegmentFile>,
     /// Released segments whose blocks later ones take over, at most [`SPARES_MAX`].
     spares: Vec<PathBuf>,
+    /// Segments below this number are removed when they are released, and their blocks not used
+    /// again.
+    retired_below: u64,
     voids: Vec<Void>,
 }
 
@@ -48,6 +51,7 @@ struct Open {
     file: Box<dyn DiskFile>,
     summary: SegmentFile,
     stamp: u64,
+    has_frames: bool,
 }
 
 impl Log {
@@ -78,6 +82,7 @@ impl Log {
             next_segment,
             closed: closed.into(),
             spares: Vec::new(),
+            retired_below: 0,
             voids,
         })
     }
@@ -130,6 +135,26 @@ impl Log {
         }
     }
 
+    /// Closes the open segment and takes care that no block of the segments that exist now is used
+    /// again: [`Log::release`] removes them. The next batch, which begins at `first`, opens a new
+    /// one.
+    ///
+    /// # Errors
+    /// When a spare segment could not be removed, or no segment be started that keeps the void
+    /// ranges; the same call may be repeated.
+    pub fn retire(&mut self, first: i64) -> Result<(), Error> {
+        self.remove_spares()?;
+        self.close_segment();
+        self.retired_below = self.next_segment;
+        if self.voids.is_empty() { Ok(()) } else { self.start_segment(first) }
+    }
+
+    /// Whether segments from before the last [`Log::retire`] still exist.
+    #[must_use]
+    pub fn has_retired(&self) -> bool {
+        self.closed.front().is_some_and(|oldest| oldest.segment < self.retired_below)
+    }
+
     /// Gives the blocks of released segments back to the file system. True when there were any.
     ///
     /// # Errors
@@ -171,7 +196,9 @@ impl Log {
             let Some(oldest) = self.closed.front() else { break };
             let path = &oldest.path;
             // A segment that was closed early has too few blocks to be worth it.
-            if self.spares.len() < SPARES_MAX && oldest.bytes >= self.segment_bytes {
+            let has_blocks = oldest.bytes >= self.segment_bytes;
+            let retired = oldest.segment < self.retired_below;
+            if self.spares.len() < SPARES_MAX && has_blocks && !retired {
                 let spare = path.with_extension(SPARE);
                 self.disk
                     .rename(path, &spare)
@@ -210,6 +237,7 @@ impl Log {
             Ok(()) => {
                 open.summary.bytes += frame.len() as u64;
                 open.summary.last = last;
+                open.has_frames = true;
                 self.current = Some(open);
                 Ok(())
             }
@@ -227,7 +255,10 @@ impl Log {
     }
 
     fn close_segment(&mut self) {
-        if let Some(open) = self.current.take() {
+        if let Some(mut open) = self.current.take() {
+            if !open.has_frames {
+                open.summary.last = EMPTY;
+            }
             self.closed.push_back(open.summary);
         }
     }
@@ -253,7 +284,7 @@ impl Log {
             Ok(file) => {
                 let bytes = header.len() as u64;
                 let summary = SegmentFile { path, segment, last: first - 1, bytes };
-                Ok(Open { file, summary, stamp })
+                Ok(Open { file, summary, stamp, has_frames: false })
             }
             Err(source) => {
                 // Nothing is in it; recovery removes what stays behind if this fails too.
@@ -302,6 +333,10 @@ impl Log {
 
 /// A roll releases a handful of segments at once, and as many are filled until the next one.
 const SPARES_MAX: usize = 4;
+
+/// The highest number of a segment without frames: numbers that are void may stand between it and
+/// those that the lake holds.
+pub(super) const EMPTY: i64 = 0;
 
 /// The extension of a released segment that waits to be recycled.
 pub(super) const SPARE: &str = "spare";

@@ -272,7 +272,7 @@ impl Table {
         if let Ok(now) = self.live_files() {
             let now: HashSet<&str> = now.iter().map(|file| &*file.path).collect();
             let gone = before.iter().filter(|file| !now.contains(&*file.path));
-            self.note_replaced(gone.map(|file| &file.path));
+            self.note_replaced(gone.map(|file| &file.path), false);
         }
         Ok(())
     }

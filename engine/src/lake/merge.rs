@@ -23,6 +23,7 @@
 mod input;
 mod order;
 mod output;
+mod without;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
@@ -36,6 +37,7 @@ use super::plan::Job;
 use input::{Opened, Range};
 use order::Merge;
 use output::Output;
+pub use without::without;
 
 /// Uncompressed bytes of pages that a merge may hold; in tests little, so that they reach it.
 pub const PAGES_MAX: u64 = if cfg!(test) { 8 << 20 } else { 64 << 20 };

@@ -21,6 +21,7 @@
 //! | [`plan`] | which small files are joined next |
 //! | [`merge`] | sorted files to fewer sorted files, in bounded memory |
 //! | [`copy`] | the newest version of a table that goes on changing |
+//! | [`erase`] | which rows of a file are to go, and the file without them |
 //! | [`mod@vacuum`] | which files nobody needs |
 //! | `reader` | one file for asynchronous readers |
 //! | [`verify`] | which sequence numbers the files hold |
@@ -38,6 +39,7 @@
 pub mod check;
 pub mod copy;
 pub mod delta;
+pub mod erase;
 pub mod footer;
 pub mod location;
 pub mod merge;

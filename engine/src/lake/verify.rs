@@ -72,6 +72,14 @@ impl ShardCheck {
         self.present.missing(1..=self.txn)
     }
 
+    /// How many of `numbers` there are.
+    #[must_use]
+    pub fn count(&self, numbers: &RangeInclusive<i64>) -> i64 {
+        let (first, last) = (*numbers.start().max(&1), *numbers.end().min(&self.txn));
+        let absent = self.present.missing(first..=last).map(|run| run.end() - run.start() + 1);
+        (last - first + 1).max(0) - absent.sum::<i64>()
+    }
+
     /// Takes `numbers` for accounted for: they are recorded as gone.
     pub fn explain(&mut self, numbers: RangeInclusive<i64>) {
         let numbers = *numbers.start().max(&1)..=*numbers.end().min(&self.txn);

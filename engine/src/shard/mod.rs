@@ -25,6 +25,7 @@ mod batch;
 mod held;
 mod intake;
 mod mend;
+mod scrub;
 
 pub use batch::BatchBuilder;
 pub use intake::{Intake, Late, Taken};
@@ -79,6 +80,11 @@ pub(crate) struct ShardState {
     pub held_requests: AtomicUsize,
     /// Why the log cannot be written, while it cannot. Written by the shard.
     pub log_problem: Problem,
+    /// Counts requests to let go of every byte of log that there is; written by the compactor.
+    pub scrub_wanted: AtomicU64,
+    /// Written by the shard: the last of them that has begun, and the last that has ended.
+    pub scrub_begun: AtomicU64,
+    pub scrubbed: AtomicU64,
     /// Set to make the shard drain its ring and end.
     pub stop: AtomicBool,
 }
@@ -98,6 +104,9 @@ impl ShardState {
             void: AtomicU64::new(0),
             held_requests: AtomicUsize::new(0),
             log_problem: Problem::default(),
+            scrub_wanted: AtomicU64::new(0),
+            scrub_begun: AtomicU64::new(0),
+            scrubbed: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         }
     }
@@ -124,6 +133,8 @@ pub(crate) struct Shard {
     pub limits: LogConfig,
     pub space: Arc<Space>,
     pub mending: Mending,
+    /// The last request to let go of all segments that has begun.
+    pub scrubbing: u64,
     /// The number that the next event gets.
     pub next_sequence: i64,
 }
@@ -153,7 +164,7 @@ impl Shard {
     /// Runs until told to stop; then the ring is empty and everything in it answered.
     pub(crate) fn run(mut self) {
         let mut settled = 0_u64;
-        let mut stuck_at = 0;
+        let mut stuck_at = -1;
         let mut passing: Vec<Passing> = Vec::new();
         self.publish_log_size();
         loop {
@@ -180,11 +191,13 @@ impl Shard {
             if is_short {
                 self.log.close_released(released);
             }
+            self.begin_scrub();
             // A segment may also become releasable by being closed. One that could not be removed
             // is tried again after the next roll.
             if self.log.can_release(released) && released > stuck_at {
-                stuck_at = if self.release_segments(released) { 0 } else { released };
+                stuck_at = if self.release_segments(released) { -1 } else { released };
             }
+            self.end_scrub();
             self.mend_log();
             self.space.look_if_due();
             if let Some(visitors) = self.intake.builder.visitors() {

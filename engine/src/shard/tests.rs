@@ -93,6 +93,7 @@ impl Rig {
                 limits: LogConfig::default(),
                 space: Arc::clone(&space),
                 mending: Mending::default(),
+                scrubbing: 0,
                 next_sequence: 1,
             };
             rig.threads.push(std::thread::spawn(move || shard.run()));

@@ -47,6 +47,9 @@ fn print(report: &VerifyReport, mut out: impl Write) -> io::Result<()> {
         if shard.quarantined > 0 {
             write!(out, ", {} quarantined", grouped(shard.quarantined))?;
         }
+        if shard.erased > 0 {
+            write!(out, ", {} erased", grouped(shard.erased))?;
+        }
         writeln!(out)?;
     }
     if report.rows_of_other_nodes > 0 {
@@ -78,6 +81,7 @@ mod tests {
             log_rows: 20,
             last_sequence: 1_525,
             void: 5,
+            erased: 1_200,
             ..ShardReport::default()
         };
         let report = VerifyReport { shards: vec![shard], ..VerifyReport::default() };
@@ -85,7 +89,7 @@ mod tests {
         print(&report, &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("1,500 events in the table, 20 in the log only"), "{text}");
-        assert!(text.contains("5 void"), "{text}");
+        assert!(text.contains("5 void, 1,200 erased"), "{text}");
         assert!(text.contains("1,520 events, each exactly once"), "{text}");
     }
 }

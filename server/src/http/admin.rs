@@ -62,7 +62,7 @@ fn timed(began: Instant, report: &impl Serialize) -> Result<Json<Value>, Problem
 
 impl App {
     /// The engine says "closed" while it starts as well as while it stops.
-    fn problem(&self, error: Error) -> Problem {
+    pub(super) fn problem(&self, error: Error) -> Problem {
         match error {
             Error::Closed | Error::Broken { .. } if !self.stopping.is_cancelled() => {
                 self.not_ready()

@@ -235,6 +235,9 @@ impl Problem {
             Self::Engine(Error::Closed) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "shutting_down", Some(5))
             }
+            Self::Engine(Error::Crowded { .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, "too_many_waiting", Some(60))
+            }
             Self::Engine(Error::Stuck { .. }) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "stuck", Some(NO_ROOM_SECONDS))
             }

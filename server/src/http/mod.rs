@@ -34,6 +34,7 @@ mod connection;
 mod console;
 mod cors;
 mod encoding;
+mod erase;
 mod exports;
 mod follow;
 mod forwarded;

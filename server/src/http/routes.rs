@@ -8,7 +8,8 @@ use axum::routing::{delete, get, post};
 
 use super::answer::Problem;
 use super::{
-    App, admin, console, exports, keys, listing, metrics, openapi, profile, query, stats, status,
+    App, admin, console, erase, exports, keys, listing, metrics, openapi, profile, query, stats,
+    status,
 };
 
 /// The router; every loop has its own.
@@ -30,6 +31,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/admin/compact", post(admin::compact).fallback(only_post))
         .route("/v1/admin/vacuum", post(admin::vacuum).fallback(only_post))
         .route("/v1/admin/profile", get(profile::answer).fallback(only_get))
+        .route("/v1/admin/erase", get(erase::list).post(erase::create).fallback(only_get_and_post))
+        .route("/v1/admin/erase/{id}", get(erase::show).fallback(only_get))
         .route("/v1/admin/keys", get(keys::list).post(keys::create).fallback(only_get_and_post))
         .route("/v1/admin/keys/{id}", delete(keys::revoke).fallback(only_delete))
         .route("/v1/admin/keys/{id}/rotate", post(keys::rotate).fallback(only_post))

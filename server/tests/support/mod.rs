@@ -161,7 +161,10 @@ pub fn balanced(before: &Books, after: &Books) -> Result<(), String> {
     claim("received", received, stored + of("duplicate") + refused)?;
     claim("numbered", after.numbered - before.numbered, stored + after.void)?;
     match (before.rows, after.rows) {
-        (Some(before), Some(rows)) => claim("rows", rows - before, stored - after.aside),
+        (Some(old), Some(rows)) => {
+            let erased = after.erased - before.erased;
+            claim("rows", rows + erased - old, stored - after.aside)
+        }
         _ => Ok(()),
     }
 }
@@ -177,7 +180,9 @@ pub struct Books {
     pub void: u64,
     /// Events set aside because DuckDB refused them.
     pub aside: u64,
-    /// Events that SQL sees, where it may be asked.
+    /// Events that erasures have found.
+    pub erased: u64,
+    /// Events that SQL sees, where it may be asked and nothing is being erased.
     pub rows: Option<u64>,
 }
 
@@ -296,13 +301,23 @@ impl Server {
         }
         let status = status.json();
         let shards = status["shards"].as_array().unwrap();
+        let erasures = self.get("/v1/admin/erase");
+        if erasures.status != 200 {
+            return None;
+        }
+        let erasures = erasures.json();
+        let erasures = erasures["erasures"].as_array().unwrap();
         let rows = flushed.then(|| self.post("/v1/query", "SELECT count(*) AS n FROM events"));
-        let rows = rows.filter(|answer| answer.status == 200 && answer.complete);
+        // What an erasure under way has found may be there or not.
+        let settled = erasures.iter().all(|job| job["status"] == "done");
+        let rows =
+            rows.filter(|answer| answer.status == 200 && answer.complete).filter(|_| settled);
         Some(Books {
             accounting: status["accounting"].clone(),
             numbered: shards.iter().map(|shard| shard["last_sequence"].as_u64().unwrap()).sum(),
             void: status["void"].as_u64().unwrap(),
             aside: status["quarantined"]["rows"].as_u64().unwrap(),
+            erased: erasures.iter().map(|job| job["events"].as_u64().unwrap()).sum(),
             rows: rows.map(|answer| answer.json()["n"].as_u64().unwrap()),
         })
     }

@@ -43,6 +43,11 @@ pub(super) trait Change {
     fn removed(&self) -> &[DataFile] {
         &[]
     }
+
+    /// Whether the files that it takes out have to go whoever has written them.
+    fn erases(&self) -> bool {
+        false
+    }
 }
 
 /// Where the table stands, seen from a change.
@@ -116,7 +121,7 @@ impl Table {
         };
         self.snapshot = Arc::clone(snapshot);
         self.commits_since_checkpoint = committed.post_commit_stats().commits_since_checkpoint;
-        self.note_replaced(change.removed().iter().map(|file| &file.path));
+        self.note_replaced(change.removed().iter().map(|file| &file.path), change.erases());
         if let Some(live) = self.live.take() {
             let gone: HashSet<&str> = change.removed().iter().map(|file| &*file.path).collect();
             let added = change.added().iter().map(|file| DataFile::of(&self.location, file));

@@ -1,8 +1,10 @@
-//! Compaction's commit: some files out, others with the same rows in, together, once.
+//! Commits that put some files in the place of others, together, once: compaction's, with the same
+//! rows, and an erase's, with fewer.
 //!
 //! **Guarantees.** Nothing is replaced unless every file that goes is part of the very version that
 //! the commit goes onto: the Delta library would take a second removal of a file without a word,
-//! and its rows would then be in the table twice. A replacement carries as many rows as it removes.
+//! and its rows would then be in the table twice. A replacement carries as many rows as it removes,
+//! an erase as many fewer as its caller says.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -40,6 +42,8 @@ pub enum ReplaceOutcome {
 pub(super) struct Replacement<'a> {
     pub(super) removed: &'a [DataFile],
     pub(super) added: &'a [NewFile],
+    /// Whether rows go with it.
+    pub(super) erases: bool,
 }
 
 impl Table {
@@ -56,12 +60,31 @@ impl Table {
     /// [`LakeError::Unknown`], [`LakeError::Delta`], [`LakeError::Io`]: it is not known whether
     /// something was. After each of them but the first the same call may be repeated.
     pub fn replace(&mut self, removed: &[DataFile], added: &[NewFile]) -> Result<ReplaceOutcome> {
-        let before = removed.iter().map(|file| file.rows).sum::<Option<u64>>();
-        let after: u64 = added.iter().map(|file| file.rows).sum();
-        if removed.is_empty() || before != Some(after) {
+        self.replace_rows(&Replacement { removed, added, erases: false }, 0)
+    }
+
+    /// Puts `added`, which may be none, in the place of `removed`: the same rows without `gone` that
+    /// are erased. The new files and their directories must be synced.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::replace`].
+    pub fn erase(
+        &mut self,
+        removed: &[DataFile],
+        added: &[NewFile],
+        gone: u64,
+    ) -> Result<ReplaceOutcome> {
+        self.replace_rows(&Replacement { removed, added, erases: true }, gone)
+    }
+
+    fn replace_rows(&mut self, change: &Replacement<'_>, gone: u64) -> Result<ReplaceOutcome> {
+        let before = change.removed.iter().map(|file| file.rows).sum::<Option<u64>>();
+        let after: u64 = change.added.iter().map(|file| file.rows).sum();
+        if change.removed.is_empty() || before != after.checked_add(gone) {
             return Err(LakeError::Unequal { removed: before, added: after });
         }
-        Ok(match self.carry_out(&Replacement { removed, added })? {
+        Ok(match self.carry_out(change)? {
             Carried::Out | Carried::Already => ReplaceOutcome::Replaced { version: self.version() },
             Carried::Gone(path) => ReplaceOutcome::Outdated { path },
         })
@@ -120,8 +143,12 @@ impl Change for Replacement<'_> {
     fn transaction(&self, table: &Table) -> KernelResult<Transaction> {
         let old_bytes: u64 = self.removed.iter().map(|file| file.bytes).sum();
         let new_bytes: u64 = self.added.iter().map(|file| file.bytes).sum();
+        let operation = match self.erases {
+            true => UpdateTableOperation::Delete,
+            false => UpdateTableOperation::Optimize,
+        };
         let mut transaction = Arc::clone(&table.snapshot)
-            .update_table(UpdateTableOperation::Optimize, ENGINE_INFO, false)
+            .update_table(operation, ENGINE_INFO, self.erases)
             .with_operation_metrics([
                 ("numRemovedFiles", Some(self.removed.len().to_string())),
                 ("numRemovedBytes", Some(old_bytes.to_string())),
@@ -132,8 +159,10 @@ impl Change for Replacement<'_> {
         for rows in table.scan_rows(self.removed)? {
             transaction.remove_files(rows);
         }
-        let batch = adds::batch(&transaction, self.added)?;
-        transaction.add_files(Box::new(ArrowEngineData::new(batch)));
+        if !self.added.is_empty() {
+            let batch = adds::batch(&transaction, self.added)?;
+            transaction.add_files(Box::new(ArrowEngineData::new(batch)));
+        }
         Ok(transaction)
     }
 
@@ -143,5 +172,9 @@ impl Change for Replacement<'_> {
 
     fn removed(&self) -> &[DataFile] {
         self.removed
+    }
+
+    fn erases(&self) -> bool {
+        self.erases
     }
 }

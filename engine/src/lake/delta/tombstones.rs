@@ -129,13 +129,18 @@ impl Table {
         self.replaced.extract_if(.., expired).map(|file| file.path).collect()
     }
 
-    /// Remembers that `paths` are no part of the version at hand any more.
-    pub(super) fn note_replaced<'a>(&mut self, paths: impl Iterator<Item = &'a Arc<str>>) {
+    /// Remembers that `paths` are no part of the version at hand any more: those that are files of
+    /// ours, or all when it is ours to remove them.
+    pub(super) fn note_replaced<'a>(
+        &mut self,
+        paths: impl Iterator<Item = &'a Arc<str>>,
+        all: bool,
+    ) {
         let (since_ms, version) = (now_ms(), self.version());
         let is_ours = |path: &str| {
             path::Path::parse(path).is_ok_and(|path| is_data_file_of(&path, &self.node))
         };
-        let ours = paths.filter(|path| is_ours(path));
+        let ours = paths.filter(|path| all || is_ours(path));
         let new: Vec<_> =
             ours.map(|path| Replaced { path: Arc::clone(path), since_ms, version }).collect();
         self.replaced.extend(new);

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use delta_kernel::KernelError;
 
-use super::Table;
 use super::log::LogFiles;
+use super::{Table, delta_error};
 use crate::lake::error::Result;
 
 /// Commits after which a checkpoint pays: opening a table without one reads every commit since.
@@ -63,7 +63,7 @@ impl Table {
             self.checkpoint_not_before = version.saturating_add(RETRY_COMMITS);
             return None;
         }
-        if let Err(error) = self.remove_superseded() {
+        if let Err(error) = self.remove_superseded(self.upkeep.log_retention) {
             let error: &dyn std::error::Error = &error;
             tracing::warn!(version, error, "old files of the table's log were not removed");
         }
@@ -84,13 +84,29 @@ impl Table {
         Ok(())
     }
 
-    /// Removes log files below the newest checkpoint that is older than the retention.
-    fn remove_superseded(&self) -> Result<()> {
+    /// Leaves nothing of the log but a checkpoint of the version at hand and what comes after it.
+    /// Readers outside this process that opened an older version have to open the table again.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::lake::LakeError::Delta`] when no checkpoint can be written,
+    /// [`crate::lake::LakeError::Store`] when a file cannot be removed; the same call may be
+    /// repeated.
+    pub fn forget_history(&mut self) -> Result<()> {
+        self.checkpoint().map_err(delta_error("write a checkpoint"))?;
+        self.remove_superseded(Duration::ZERO)
+    }
+
+    /// Removes log files below the newest checkpoint that is older than `retention`.
+    fn remove_superseded(&self, retention: Duration) -> Result<()> {
         let files = LogFiles::list(&self.location)?;
         files.sync(&self.location)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let written = now.saturating_sub(self.upkeep.log_retention).as_millis();
-        let written = i64::try_from(written).unwrap_or(i64::MAX);
+        let written = match retention {
+            // The clock may have been set back since the checkpoint was written.
+            Duration::ZERO => i64::MAX,
+            some => i64::try_from(now.saturating_sub(some).as_millis()).unwrap_or(i64::MAX),
+        };
         // Never beyond our own version: the snapshot in hand still reads what is after its own
         // checkpoint, which has just been written.
         let superseded = files.superseded(&self.location, self.version(), written);

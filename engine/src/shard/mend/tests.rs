@@ -104,6 +104,7 @@ fn start(directory: &Path) -> Running {
         limits: LogConfig::default(),
         space: Arc::new(space),
         mending: Mending::default(),
+        scrubbing: 0,
         next_sequence: 1,
     };
     Running {

@@ -147,7 +147,7 @@ fn the_outcome_of_a_failed_replacement_is_what_the_table_says() {
     let removed = live(&table, &[&old[0], &old[1]]);
     let new = [on_disk(&location, NODE, 7)];
     let failure = || KernelError::generic("the connection broke");
-    let replacement = Replacement { removed: &removed, added: &new };
+    let replacement = Replacement { removed: &removed, added: &new, erases: false };
     let error = table.settle(&replacement, failure()).unwrap_err();
     assert!(matches!(error, LakeError::NotCommitted { .. }), "{error}");
     assert!(error.is_without_effect());
