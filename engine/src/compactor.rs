@@ -475,6 +475,7 @@ mod tests {
                     broken: Arc::default(),
                 }),
                 directory: Arc::new(Directory::open(data.path()).unwrap()),
+                exports: Arc::default(),
                 pause: Duration::ZERO,
             },
             avoid: HashSet::new(),

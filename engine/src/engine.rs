@@ -107,7 +107,7 @@ pub(crate) struct Shared {
     pub pool: Arc<Pool>,
     pub lister: Lister,
     /// The export jobs.
-    pub exports: Exports,
+    pub exports: Arc<Exports>,
     tail: Arc<Tail>,
     pub markers: Arc<Markers>,
     /// What is to be erased, and what has been.
@@ -193,7 +193,7 @@ impl Engine {
             closing: AtomicBool::new(false),
             pool: Arc::new(pool),
             lister,
-            exports: Exports::default(),
+            exports: Arc::default(),
             tail: Arc::default(),
             markers: Arc::new(markers),
             erasures: Arc::new(erasures),
@@ -313,6 +313,7 @@ impl Engine {
                 erasures: Arc::clone(&shared.erasures),
                 markers: Arc::clone(&shared.markers),
                 directory: Arc::clone(&shared.directory),
+                exports: Arc::clone(&shared.exports),
                 pause: Duration::ZERO,
             },
             avoid: HashSet::new(),

@@ -91,13 +91,19 @@ fn no_file_knows_the_name_after_an_erase_and_a_vacuum() {
     }
     server.roll();
     send(&server, 10);
+    let export = server.post("/v1/exports", r#"{"format":"ndjson"}"#).json();
+    let path = format!("/v1/exports/{}", export["id"].as_str().unwrap());
+    server.wait_until("the export is done", || server.get(&path).json()["status"] == "done");
     let before = traces(&server.data);
-    assert!(before.contains("log") && before.contains("events"), "{before:?}");
+    for place in ["log", "events", "exports"] {
+        assert!(before.contains(place), "{before:?}");
+    }
 
     let job = ask(&server);
     assert_eq!(erased(&server), 21);
     assert_eq!(server.post("/v1/admin/vacuum", "").status, 200);
     assert_eq!(traces(&server.data), BTreeSet::new());
+    assert_eq!(server.get("/v1/exports").json()["exports"], json!([]));
     let path = format!("/v1/admin/erase/{}", job["id"].as_str().unwrap());
     let report = server.get(&path).json();
     assert_eq!((&report["status"], &report["by"]), (&json!("done"), &json!("user_id")));

@@ -14,6 +14,7 @@ use super::Compactor;
 use crate::directory::Directory;
 use crate::erase::{Erasures, Record, Selection};
 use crate::error::{Error, chain};
+use crate::export::{ExportError, Exports};
 use crate::hot::Goal;
 use crate::lake::erase::{find, numbers_of, without};
 use crate::lake::{DataFile, LakeError, NewFile, ReplaceOutcome};
@@ -49,6 +50,7 @@ pub(crate) struct Erasing {
     pub erasures: Arc<Erasures>,
     pub markers: Arc<Markers>,
     pub directory: Arc<Directory>,
+    pub exports: Arc<Exports>,
     /// How long jobs that are not done wait for the next try; zero when there are none.
     pub pause: Duration,
 }
@@ -109,13 +111,15 @@ impl Compactor {
             self.erase_from_quarantine(&mut work)?;
             self.scrub_logs()?;
             self.scrub_idle_logs()?;
+            // Those that begin from here on read the table as it is now.
+            self.end_exports(&work)?;
             erasures.save(&work.record)?;
             erasures.removing(id);
             let (events, ms) = (work.record.events, began.elapsed().as_millis());
             tracing::info!(id, events, ms, "erased; replaced files go when nobody reads them");
         }
         // Files that were replaced before may hold the events too.
-        if self.vacuum(Duration::ZERO)?.waiting > 0 {
+        if self.erasing.exports.is_removing() || self.vacuum(Duration::ZERO)?.waiting > 0 {
             return Ok(Progress::Held);
         }
         erasures.finish(work.record)?;
@@ -212,6 +216,22 @@ impl Compactor {
             added.extend(left.map_err(given_up)?);
         }
         Ok(())
+    }
+
+    /// Removes the exports that may hold the events, with those of other people in them: whoever
+    /// wants one begins it again.
+    fn end_exports(&self, work: &Work) -> Result<(), Error> {
+        let exports = &self.erasing.exports;
+        let path = self.erasing.directory.root().join("exports");
+        if !exports.is_started() && fs::read_dir(&path).is_ok_and(|mut jobs| jobs.next().is_some())
+        {
+            let problem = "holds exports, which only a server can end".to_owned();
+            return Err(Error::Format { path, problem });
+        }
+        exports.forget(&work.selection.erasure.tenant).map_err(|error| match error {
+            ExportError::Store(error) => error,
+            _ => Error::Closed,
+        })
     }
 
     /// Takes the events out of what is set aside.

@@ -6,7 +6,8 @@
 //!               │  whose, and up to which number of each shard
 //!               ▼
 //!            roll ──▶ numbers synced ──▶ files without them, commit ──▶ checkpoint, older log gone
-//!               ──▶ quarantine ──▶ log segments ──▶ replaced files ──▶ record without the name
+//!               ──▶ quarantine ──▶ log segments ──▶ exports ──▶ replaced files
+//!            ──▶ record without the name
 //! ```
 //!
 //! **Guarantees**

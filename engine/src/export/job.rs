@@ -230,6 +230,11 @@ impl Job {
         (self.rows_done, self.bytes_done) = (0, 0);
     }
 
+    /// Whether events of `tenant` may be in its files.
+    pub(super) fn may_hold(&self, tenant: &str) -> bool {
+        self.request.tenant.as_deref().is_none_or(|own| own == tenant)
+    }
+
     /// It was running when the process ended: it waits again, or has failed too often.
     fn interrupted(&mut self, now: i64) {
         self.wait_again();
@@ -257,6 +262,12 @@ impl Store {
     /// Where the job `id` is.
     pub(super) fn directory(&self, id: &str) -> PathBuf {
         self.root.join(id)
+    }
+
+    /// What there are directories for.
+    pub(super) fn ids(&self) -> Vec<String> {
+        let found = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        found.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// All jobs, those that were interrupted made ready to begin again.

@@ -184,6 +184,51 @@ impl Exports {
         entries.values().find(|entry| entry.job().status == Status::Queued).cloned()
     }
 
+    /// Ends a job and removes it with its files.
+    fn cancel(&self, store: &Store, entry: &Entry) -> Result<(), ExportError> {
+        let id = entry.job().id.clone();
+        store.cancel(&id).map_err(ExportError::Store)?;
+        let is_running = {
+            // Under the lock: either the job never begins, or it is seen to run.
+            let job = entry.job();
+            // Release: pairs with the Acquire load in `is_cancelled`.
+            entry.cancelled.store(true, Ordering::Release);
+            job.status == Status::Running
+        };
+        self.entries().remove(&id);
+        // Else the thread does it, once it writes no more.
+        if !is_running {
+            remove(store, &id);
+        }
+        Ok(())
+    }
+
+    /// Ends and removes every job that may hold events of `tenant`: its own, and those of all tenants.
+    /// [`Exports::is_removing`] says when their files are gone.
+    ///
+    /// # Errors
+    /// When a job cannot be marked as cancelled.
+    pub(crate) fn forget(&self, tenant: &str) -> Result<(), ExportError> {
+        let Some(started) = self.started.get() else { return Ok(()) };
+        let concerned: Vec<Arc<Entry>> = {
+            let entries = self.entries();
+            entries.values().filter(|entry| entry.job().may_hold(tenant)).cloned().collect()
+        };
+        concerned.iter().try_for_each(|entry| self.cancel(&started.store, entry))
+    }
+
+    /// Whether files are on the disk that belong to no job any more.
+    pub(crate) fn is_removing(&self) -> bool {
+        let Some(started) = self.started.get() else { return false };
+        let entries = self.entries();
+        started.store.ids().iter().any(|id| !entries.contains_key(id))
+    }
+
+    /// Whether there are jobs that can be ended: commands run none.
+    pub(crate) fn is_started(&self) -> bool {
+        self.started.get().is_some()
+    }
+
     /// Removes jobs whose time is over.
     fn expire(&self, store: &Store) {
         let now = now_micros();
@@ -277,21 +322,7 @@ impl Engine {
     pub fn cancel_export(&self, tenant: Option<&str>, id: &str) -> Result<(), ExportError> {
         let exports = &self.shared.exports;
         let entry = exports.find(tenant, id)?;
-        let started = exports.started()?;
-        started.store.cancel(id).map_err(ExportError::Store)?;
-        let is_running = {
-            // Under the lock: either the job never begins, or it is seen to run.
-            let job = entry.job();
-            // Release: pairs with the Acquire load in `is_cancelled`.
-            entry.cancelled.store(true, Ordering::Release);
-            job.status == Status::Running
-        };
-        exports.entries().remove(id);
-        // Else the thread does it, once it writes no more.
-        if !is_running {
-            remove(&started.store, id);
-        }
-        Ok(())
+        exports.cancel(&exports.started()?.store, &entry)
     }
 
     /// Where the file `name` of the job `id` lies, and what is known about it.
