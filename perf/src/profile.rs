@@ -62,7 +62,8 @@ pub fn run(options: &Options, what: What) -> Result<()> {
     let mut tree = Tree::default();
     for entry in std::fs::read_dir(scratch.path())? {
         let output = Command::new("perf")
-            .args(["script", "--fields", "ip,sym", "--input"])
+            // The names of inlined calls would take perf minutes.
+            .args(["script", "--no-inline", "--fields", "ip,sym", "--input"])
             .arg(entry?.path())
             .stderr(Stdio::null())
             .output()?;

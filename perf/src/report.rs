@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::machine::Machine;
 
 /// Names a file that gets every round of a case that has ended, as a saved run has it.
-pub const CSV: &str = "RINGLAKE_PERF_CSV";
+pub const CSV: &str = "PERF_LAB_CSV";
 
 /// One case's figures: a line for every round of every side, a column a measure.
 #[derive(Debug)]

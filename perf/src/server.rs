@@ -24,12 +24,12 @@ const POLL: Duration = Duration::from_millis(5);
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Names the server to use instead of the one beside this program.
-pub const BINARY: &str = "RINGLAKE_PERF_SERVER";
+pub const BINARY: &str = "PERF_LAB_SERVER";
 
 /// Names the event of Linux' `perf` with which every server is sampled, …
-pub const SAMPLED: &str = "RINGLAKE_PERF_SAMPLED";
+pub const SAMPLED: &str = "PERF_LAB_SAMPLED";
 /// … and the folder for what it finds.
-pub const SAMPLES: &str = "RINGLAKE_PERF_SAMPLES";
+pub const SAMPLES: &str = "PERF_LAB_SAMPLES";
 
 /// A running server.
 #[derive(Debug)]
