@@ -1,53 +1,26 @@
-//! Other engines read the table: Python's `deltalake` and `polars` see what our SQL says, before and
-//! after its files have been joined. `pyarrow` sees it in an export.
+//! Other engines read the table: Python's `pyarrow` (through `deltalake`), `polars`, `duckdb`, `daft`
+//! and `chdb` see what our SQL says, before and after its files have been joined and events erased.
+//! `pyarrow` sees it in an export.
 //!
-//! `RINGLAKE_TEST_PYTHON` names an interpreter that has the packages (CI makes an environment for
-//! it); without it the tests say that they are skipped.
+//! `RINGLAKE_TEST_PYTHON` names an interpreter with the packages of `python/requirements.txt` (CI
+//! makes an environment for it); without it the tests say that they are skipped. Only `deltalake`
+//! and `pyarrow` have to be there; an engine that is not is named.
 
 #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Server, run, text};
 
 /// Events; far more than a request may hold, so that several requests and shards take part.
 const EVENTS: usize = 20_000;
 
-/// Reads the table at `argv[1]`, in version `argv[2]` or the newest, with both libraries; prints one
-/// JSON object with their groups.
-const SCRIPT: &str = r#"
-import json, sys
-import deltalake, polars
-
-path, version = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else None
-columns = ["tenant", "type", "date", "sequence", "user_id", "timestamp"]
-
-def groups(frame):
-    grouped = frame.group_by("tenant", "type", "date").agg(
-        polars.len().alias("n"),
-        polars.col("sequence").sum().alias("sequences"),
-        polars.col("user_id").count().alias("users"),
-        polars.col("timestamp").max().dt.epoch("us").alias("latest"),
-    )
-    return [{**row, "date": row["date"].isoformat()} for row in grouped.to_dicts()]
-
-table = deltalake.DeltaTable(path, version=version)
-arrow = table.to_pyarrow_table(columns=columns)
-print(json.dumps({
-    "versions": {"deltalake": deltalake.__version__, "polars": polars.__version__},
-    "version": table.version(),
-    "files": len(table.file_uris()),
-    "operation": table.history(1)[0]["operation"],
-    "names": [field.name for field in table.schema().fields],
-    "deltalake": groups(polars.from_arrow(arrow)),
-    "polars": groups(polars.scan_delta(path, version=version).select(columns).collect()),
-}))
-"#;
+/// Reads the table with all of them.
+const SCRIPT: &str = include_str!("python/table.py");
 
 /// Reads the directory of Parquet files at `argv[1]` as one table.
 const EXPORT_SCRIPT: &str = r#"
@@ -65,15 +38,45 @@ print(json.dumps({
 }))
 "#;
 
-/// The same groups by our SQL, and the names that this process and Python agree on.
-const QUERY: &str = "SELECT tenant, type, CAST(date AS VARCHAR) AS date, count(*) AS n, \
-    sum(sequence) AS sequences, count(user_id) AS users, epoch_us(max(timestamp)) AS latest \
-    FROM events GROUP BY tenant, type, date";
+/// The columns that `SCRIPT` reads, by our SQL.
+const QUERY: &str = "SELECT shard, sequence, tenant, type, event, user_id, url, properties, \
+    timestamp, received_at, date FROM events";
 
+/// What says who somebody is; a log that told bounds of it would outlive an erase.
+const IDENTITIES: [&str; 5] = ["user_id", "anonymous_id", "session_id", "visitor_id", "ip"];
+
+/// The table through the eyes of Python, and what SQL says at the same time.
+struct Reader {
+    python: PathBuf,
+    scratch: tempfile::TempDir,
+}
+
+impl Reader {
+    /// Reads the table of `server` in `version` or the newest and compares every engine with SQL.
+    fn compare(&self, server: &Server, version: Option<u64>) -> Value {
+        let headers = [("Accept", "application/vnd.apache.arrow.stream")];
+        let answer = server.connect().request("POST", "/v1/query", &headers, QUERY.as_bytes());
+        assert!(answer.status == 200 && answer.complete, "{}", answer.text());
+        let ours = self.scratch.path().join("ours.arrow");
+        std::fs::write(&ours, answer.body).unwrap();
+        let table = server.data.join("events");
+        let mut arguments = vec![table, ours];
+        arguments.extend(version.map(|version| version.to_string().into()));
+        let seen = read(&self.python, SCRIPT, &arguments);
+        for (engine, rows) in seen["engines"].as_object().unwrap() {
+            let which = &seen["versions"][engine];
+            assert_eq!(rows, &seen["ours"], "{engine} {which}, version {}", seen["version"]);
+        }
+        seen
+    }
+}
+
+/// The table has seen rolls, a compaction and an erase when they look the last time.
 #[test]
-fn deltalake_and_polars_see_the_same_table_as_sql() {
+fn other_engines_see_the_same_table_as_sql() {
     let Some(python) = python() else { return };
-    let server = Server::start();
+    let reader = Reader { python, scratch: tempfile::tempdir().unwrap() };
+    let server = Server::with(&[("RINGLAKE_COMPACTION_INTERVAL_MS", "0")]);
     // Two rolls, so that the table has several versions and files.
     let (first, second) = halves();
     for part in [&first, &second] {
@@ -81,34 +84,51 @@ fn deltalake_and_polars_see_the_same_table_as_sql() {
         server.roll();
     }
 
-    let read = |version: Option<u64>| {
-        let version = version.map(|version| version.to_string());
-        read(&python, SCRIPT, &server.data.join("events"), version)
-    };
-    let seen = read(None);
-    let ours = by_group(&Value::from(server.query(QUERY)));
-    let counts = ours.values().map(|row| usize::try_from(row["n"].as_u64().unwrap()).unwrap());
-    assert_eq!(counts.sum::<usize>(), EVENTS);
-    assert_eq!(by_group(&seen["deltalake"]), ours, "deltalake, {}", seen["versions"]);
-    assert_eq!(by_group(&seen["polars"]), ours, "polars, {}", seen["versions"]);
-
-    let names: Vec<&str> =
-        seen["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
-    assert_eq!(names.first(), Some(&"node"));
-    assert_eq!(names.last(), Some(&"date"));
+    let seen = reader.compare(&server, None);
+    assert_eq!(seen["ours"]["rows"], EVENTS);
+    eprintln!("read by {}, without {}", seen["versions"], seen["missing"]);
+    let columns = server.get("/v1/schema").json()["columns"].clone();
+    let columns: Vec<&Value> =
+        columns.as_array().unwrap().iter().map(|column| &column["name"]).collect();
+    assert_eq!(seen["names"].as_array().unwrap().iter().collect::<Vec<_>>(), columns);
+    check_pruning(&seen["pruning"], first.iter().filter(|byte| **byte == b'\n').count());
     let before = seen["version"].as_u64().unwrap();
     assert!(before >= 2);
 
     let report = server.post("/v1/admin/compact", b"").json();
     assert!(report["files"].as_u64() < seen["files"].as_u64(), "{report}");
-    let seen = read(None);
+    let seen = reader.compare(&server, None);
     assert_eq!(seen["version"], report["version"]);
     assert_eq!((&seen["files"], &seen["operation"]), (&report["files"], &"OPTIMIZE".into()));
-    assert_eq!(by_group(&Value::from(server.query(QUERY))), ours);
     // Who still reads the version before finds its files.
-    for seen in [&seen, &read(Some(before))] {
-        assert_eq!(by_group(&seen["deltalake"]), ours, "deltalake, version {}", seen["version"]);
-        assert_eq!(by_group(&seen["polars"]), ours, "polars, version {}", seen["version"]);
+    reader.compare(&server, Some(before));
+
+    let somebody = &server.query(
+        "SELECT tenant, user_id, count(*) AS n FROM events WHERE user_id IS NOT NULL \
+         GROUP BY tenant, user_id ORDER BY n DESC, tenant, user_id LIMIT 1",
+    )[0];
+    let wanted = json!({ "tenant": somebody["tenant"], "user_id": somebody["user_id"] });
+    let job = server.post("/v1/admin/erase", wanted.to_string()).json();
+    let path = format!("/v1/admin/erase/{}", job["id"].as_str().unwrap());
+    server.wait_until("the erase is done", || server.get(&path).json()["status"] == "done");
+    let seen = reader.compare(&server, None);
+    assert_eq!(seen["operation"], "DELETE");
+    let left = EVENTS - usize::try_from(somebody["n"].as_u64().unwrap()).unwrap();
+    assert_eq!((&seen["ours"]["rows"], &seen["pruning"]["records"]), (&left.into(), &left.into()));
+}
+
+/// The bounds in the log let a reader leave out files that are younger than it asks for, and tell
+/// nothing about anybody. `older` is the number of rows in the others.
+fn check_pruning(pruning: &Value, older: usize) {
+    assert_eq!(pruning["records"], EVENTS);
+    assert!(pruning["opened"].as_u64() < pruning["files"].as_u64(), "{pruning}");
+    assert_eq!(pruning["rows_before"], older, "{pruning}");
+    let bounded = pruning["bounded"].as_array().unwrap();
+    for wanted in ["timestamp", "received_at", "tenant"] {
+        assert!(bounded.contains(&wanted.into()), "{pruning}");
+    }
+    for identity in IDENTITIES {
+        assert!(!bounded.contains(&identity.into()), "{pruning}");
     }
 }
 
@@ -125,7 +145,7 @@ fn pyarrow_reads_an_export_of_files_and_memory() {
     let made = run(&["export", "--url", &server.url(), "--output", directory]);
     assert!(made.status.success(), "{}", text(&made.stderr));
 
-    let seen = read(&python, EXPORT_SCRIPT, output.path(), None);
+    let seen = read(&python, EXPORT_SCRIPT, &[output.path().into()]);
     let ours = &server.query(
         "SELECT count(*) AS n, sum(sequence) AS sequences, count(user_id) AS users FROM events",
     )[0];
@@ -145,7 +165,7 @@ fn pyarrow_reads_an_export_of_files_and_memory() {
 fn python() -> Option<PathBuf> {
     let python = std::env::var_os("RINGLAKE_TEST_PYTHON");
     if python.is_none() {
-        eprintln!("skipped: RINGLAKE_TEST_PYTHON names no Python with deltalake and polars");
+        eprintln!("skipped: RINGLAKE_TEST_PYTHON names no Python with deltalake and pyarrow");
     }
     python.map(PathBuf::from)
 }
@@ -172,19 +192,10 @@ fn post(server: &Server, events: &[u8]) {
     }
 }
 
-fn read(python: &Path, script: &str, from: &Path, version: Option<String>) -> Value {
-    let output =
-        Command::new(python).args(["-c", script]).arg(from).args(version).output().unwrap();
+fn read(python: &Path, script: &str, arguments: &[PathBuf]) -> Value {
+    let output = Command::new(python).args(["-c", script]).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// Rows by tenant, type and date.
-fn by_group(rows: &Value) -> BTreeMap<(String, String, String), Value> {
-    let mut groups = BTreeMap::new();
-    for row in rows.as_array().unwrap() {
-        let name = |column: &str| row[column].as_str().unwrap().to_owned();
-        groups.insert((name("tenant"), name("type"), name("date")), row.clone());
-    }
-    groups
+    // Engines may write lines of their own first.
+    let said = text(&output.stdout);
+    serde_json::from_str(said.lines().last().unwrap()).unwrap()
 }
