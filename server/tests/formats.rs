@@ -118,6 +118,23 @@ fn parameters_are_bound() {
                        "params": ["a", 3] });
     let answer = server.post("/v1/query", body.to_string());
     assert_eq!(answer.json()["n"], 2, "{}", answer.text());
+    let sql = "SELECT count(*) AS n FROM events WHERE event = $event AND $event <> $other";
+    let ask =
+        |params: &str| server.post("/v1/query", format!(r#"{{"sql":"{sql}","params":{params}}}"#));
+    let answer = ask(r#"{"other":"b","event":"a"}"#);
+    assert_eq!(answer.json()["n"], 2, "{}", answer.text());
+    for (params, named) in [
+        (r#"{"event":"a"}"#, "$other"),
+        (r#"{"event":"a","other":"b","third":1}"#, "$third"),
+        (r#"{"event":"a","other":"b","event":"c"}"#, "event is given twice"),
+        (r#"["a","b"]"#, "$event"),
+        (r#""a""#, "params"),
+    ] {
+        let answer = ask(params);
+        assert_eq!(answer.status, 400, "{params}: {}", answer.text());
+        let message = answer.error()["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(named), "{params}: {message}");
+    }
 }
 
 #[test]

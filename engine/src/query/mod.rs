@@ -27,6 +27,7 @@
 mod batch;
 mod error;
 pub mod format;
+mod params;
 mod pool;
 pub mod room;
 mod sandbox;
@@ -41,6 +42,7 @@ mod tests;
 use std::time::Duration;
 
 pub use error::QueryError;
+pub use params::Params;
 pub use pool::Pool;
 pub use stream::QueryStream;
 
@@ -49,8 +51,8 @@ pub use stream::QueryStream;
 pub struct QueryRequest {
     /// One `SELECT` over `events`.
     pub sql: String,
-    /// Values for `?` or `$1`, `$2`, … in order: null, booleans, numbers and strings.
-    pub params: Vec<serde_json::Value>,
+    /// Values for its parameters.
+    pub params: Params,
     /// Longest run, reading included; never longer than the configured timeout, which also
     /// applies when this is absent.
     pub timeout: Option<Duration>,

@@ -12,7 +12,6 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use crossbeam_channel::Sender;
-use duckdb::types::Value;
 use duckdb::{Connection, params_from_iter};
 
 use crate::lake::Checked;
@@ -90,7 +89,6 @@ impl Session {
             Some(_) => wrong(error).without_data(),
         };
         let ours = |error: duckdb::Error| QueryError::failed(error.to_string());
-        let params = job.request.params.iter().map(param).collect::<Result<Vec<_>, _>>()?;
 
         #[cfg(test)]
         super::tests::fail_point(sql);
@@ -98,13 +96,7 @@ impl Session {
         self.show(job)?;
         self.connection.execute_batch("BEGIN TRANSACTION READ ONLY").map_err(ours)?;
         let mut statement = self.connection.prepare(sql).map_err(wrong)?;
-        let expected = statement.parameter_count();
-        if expected != params.len() {
-            return Err(QueryError::sql(format!(
-                "the statement has {expected} parameters, but {} values were given",
-                params.len()
-            )));
-        }
+        let params = job.request.params.of(&statement)?;
         let chunks = statement.stream_arrow(params_from_iter(params)).map_err(wrong_row)?;
 
         let schema = chunks.get_schema();
@@ -172,25 +164,4 @@ impl Job {
             result => self.feed.finish(result),
         }
     }
-}
-
-/// A JSON value as DuckDB takes it.
-fn param(value: &serde_json::Value) -> Result<Value, QueryError> {
-    use serde_json::Value as Json;
-    Ok(match value {
-        Json::Null => Value::Null,
-        Json::Bool(value) => Value::Boolean(*value),
-        Json::String(value) => Value::Text(value.clone()),
-        Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(value), _, _) => Value::BigInt(value),
-            (_, Some(value), _) => Value::UBigInt(value),
-            (_, _, Some(value)) => Value::Double(value),
-            _ => return Err(QueryError::sql(format!("the parameter {number} is out of range"))),
-        },
-        Json::Array(_) | Json::Object(_) => {
-            return Err(QueryError::sql(
-                "a parameter is an array or an object; null, booleans, numbers and strings are allowed",
-            ));
-        }
-    })
 }

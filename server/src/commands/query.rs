@@ -70,12 +70,7 @@ fn local(arguments: &Query, format: QueryFormat, output: &mut Output) -> Result<
     let (engine, _ingests, config) = open(config)?;
     // What was replayed becomes visible with the next flush.
     engine.flush()?;
-    let request = QueryRequest {
-        sql: arguments.sql.clone(),
-        params: Vec::new(),
-        timeout: None,
-        tenant: None,
-    };
+    let request = QueryRequest::new(arguments.sql.as_str());
     let written = engine.query(request).map_err(anyhow::Error::from).and_then(|mut rows| {
         match encoded(format) {
             None => write_table(&mut rows, output),

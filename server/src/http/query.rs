@@ -21,9 +21,8 @@ use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 use ringlake_engine::query::format::{Encoder, Format};
-use ringlake_engine::query::{QueryError, QueryRequest, QueryStream};
+use ringlake_engine::query::{Params, QueryError, QueryRequest, QueryStream};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::answer::{Problem, chain};
 use super::compress::{Coding, Packer};
@@ -38,7 +37,7 @@ const BODY_MAX_BYTES: usize = 1 << 20;
 struct Wanted {
     sql: String,
     #[serde(default)]
-    params: Vec<Value>,
+    params: Params,
 }
 
 /// Answers a query.
@@ -193,7 +192,7 @@ fn parse(body: &[u8]) -> Result<Wanted, Problem> {
             Problem::Malformed(format!("the body is not {{\"sql\",\"params\"}}: {error}"))
         })?
     } else {
-        Wanted { sql: text.to_owned(), params: Vec::new() }
+        Wanted { sql: text.to_owned(), params: Params::default() }
     };
     if wanted.sql.trim().is_empty() {
         return Err(Problem::Malformed("there is no query in the body".into()));
@@ -209,7 +208,7 @@ mod tests {
     #[test]
     fn a_body_is_json_or_the_statement_itself() {
         let wanted = parse(b" {\"sql\":\"SELECT ?\",\"params\":[1]}").unwrap();
-        assert_eq!((wanted.sql.as_str(), wanted.params.len()), ("SELECT ?", 1));
+        assert_eq!((wanted.sql.as_str(), wanted.params), ("SELECT ?", vec![1.into()].into()));
         assert_eq!(parse(b"SELECT {'a': 1}").unwrap().sql, "SELECT {'a': 1}");
     }
 

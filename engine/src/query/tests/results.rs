@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Fixture, config, no_events, read, rows};
 use crate::config::DuckDbConfig;
 use crate::query::format::{Encoder, Format};
-use crate::query::{QueryError, QueryRequest};
+use crate::query::{Params, QueryError, QueryRequest};
 
 /// One row of every type, and one of nulls.
 const TYPED: &str = "
@@ -156,7 +156,7 @@ fn a_result_without_rows_keeps_its_columns() {
 fn parameters_are_bound_in_order() {
     let fixture = Fixture::new();
     let ask = |sql: &str, params: Value| {
-        let params = params.as_array().unwrap().clone();
+        let params = serde_json::from_value(params).unwrap();
         fixture.rows_of(QueryRequest { params, ..QueryRequest::new(sql) }, no_events())
     };
     let row = ask("SELECT ?, ?, ?, ?, ?, ?", json!([1, 2.5, "x", true, null, u64::MAX]));
@@ -165,6 +165,22 @@ fn parameters_are_bound_in_order() {
     let sql = "SELECT count(*) FROM events WHERE timestamp >= ? AND type = ? AND shard < ?";
     assert_eq!(ask(sql, json!(["2026-11-21T00:00:00Z", "track", 3])), [json!([0])]);
     assert_eq!(ask("SELECT * FROM range(?)", json!([2])).len(), 2);
+}
+
+#[test]
+fn parameters_are_bound_by_name() {
+    let fixture = Fixture::new();
+    let ask = |sql: &str, params: &str| {
+        let params = serde_json::from_str(params).unwrap();
+        fixture.rows_of(QueryRequest { params, ..QueryRequest::new(sql) }, no_events())
+    };
+    let sql = "SELECT $b, $a, $B || 'z', $größe";
+    let row = ask(sql, r#"{"a":1,"größe":null,"b":"x"}"#);
+    assert_eq!(row, [json!(["x", 1, "xz", null])]);
+    assert_eq!(ask("SELECT $2, $1", r#"{"1":"a","2":"b"}"#), [json!(["b", "a"])]);
+    assert_eq!(ask("SELECT 1", "{}"), [json!([1])]);
+    let sql = "SELECT count(*) FROM events WHERE timestamp >= $from AND type = $type";
+    assert_eq!(ask(sql, r#"{"type":"track","FROM":"2026-11-21"}"#), [json!([0])]);
 }
 
 #[test]
@@ -177,11 +193,36 @@ fn wrong_parameters_are_errors_of_the_request() {
         ("SELECT ?", json!([{"a": 1}])),
         ("SELECT CAST(? AS TIMESTAMP)", json!(["yesterday"])),
     ] {
-        let params = params.as_array().unwrap().clone();
+        let params = serde_json::from_value(params).unwrap();
         let request = QueryRequest { params, ..QueryRequest::new(sql) };
         let result = fixture.pool.query(request, no_events()).and_then(read);
         assert!(matches!(result, Err(QueryError::Sql { .. })), "{sql}: {result:?}");
     }
+}
+
+#[test]
+fn a_name_without_a_value_and_a_value_without_a_name_are_named() {
+    let fixture = Fixture::new();
+    for (sql, params, named) in [
+        ("SELECT $here, $gone", json!({"here": 1}), "no value for the parameter $gone"),
+        ("SELECT $here", json!({"here": 1, "more": 2}), "no parameter $more"),
+        ("SELECT $here", json!([1]), "parameter $here has a name"),
+        ("SELECT ?", json!({}), "parameter 1 of the statement has no name"),
+        ("SELECT ?", json!({"here": 1}), "no parameter $here"),
+        ("SELECT $here, ?", json!({"here": 1}), "Mixing"),
+    ] {
+        let params = serde_json::from_value(params).unwrap();
+        let request = QueryRequest { params, ..QueryRequest::new(sql) };
+        match fixture.pool.query(request, no_events()).and_then(read) {
+            Err(QueryError::Sql { message, .. }) => {
+                assert!(message.contains(named), "{sql}: {message}");
+            }
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+    let twice = serde_json::from_str::<Params>(r#"{"here":1,"Here":2}"#).unwrap_err().to_string();
+    assert!(twice.contains("the parameter Here is given twice"), "{twice}");
+    assert!(serde_json::from_str::<Params>("7").is_err());
 }
 
 #[test]
