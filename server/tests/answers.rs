@@ -552,9 +552,8 @@ fn a_stop_under_load_keeps_what_was_acknowledged() {
         let address = server.address;
         let clients: Vec<_> =
             (0..8).map(|_| scope.spawn(move || send_until_refused(address))).collect();
-        while server.status()["accounting"]["stored"].as_u64().unwrap() < 500 {
-            std::thread::yield_now();
-        }
+        let stored = || server.status()["accounting"]["stored"].as_u64().unwrap();
+        server.wait_until("events are stored", || stored() >= 500);
         server.signal(Signal::TERM);
         clients.into_iter().map(|client| client.join().unwrap()).sum()
     });

@@ -4,11 +4,10 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::time::Instant;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::{Value, json};
-use support::{Answer, PATIENCE, Server, run, text};
+use support::{Answer, Server, run, text};
 
 mod support;
 
@@ -40,15 +39,12 @@ fn look(server: &Server, id: &str) -> Value {
 
 /// Waits until the job has ended.
 fn ended(server: &Server, id: &str) -> Value {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let job = look(server, id);
-        if !["queued", "running"].contains(&job["status"].as_str().unwrap()) {
-            return job;
-        }
-        assert!(Instant::now() < until, "{job}");
-        std::thread::yield_now();
-    }
+    let mut job = Value::Null;
+    server.wait_until("the job ends", || {
+        job = look(server, id);
+        !["queued", "running"].contains(&job["status"].as_str().unwrap())
+    });
+    job
 }
 
 fn done(server: &Server, wanted: &Value) -> Value {
@@ -145,11 +141,7 @@ fn a_cancelled_export_leaves_nothing() {
         assert_eq!(server.get(&path).status, 404);
         assert_eq!(server.connect().request("DELETE", &path, &[], b"").status, 404);
     }
-    let until = Instant::now() + PATIENCE;
-    while std::fs::read_dir(&directory).unwrap().count() > 0 {
-        assert!(Instant::now() < until, "something is left");
-        std::thread::yield_now();
-    }
+    server.wait_until("nothing is left", || std::fs::read_dir(&directory).unwrap().count() == 0);
     assert_eq!(server.get("/v1/exports").json(), json!({"exports": [], "next_cursor": null}));
 }
 
