@@ -13,6 +13,7 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringlake_keys::{Keys, Refused, Scope, Wanted};
@@ -39,7 +40,7 @@ fn looks(criterion: &mut Criterion) {
         runtime.block_on(keys.check(text, HERE)).expect("the key is good");
     }
     let good = texts[KEYS / 2].as_str();
-    let record = keys.cached(good).expect("it has been verified");
+    let record = keys.cached(good, Instant::now()).expect("it has been verified");
     assert_eq!(record.tenant, format!("tenant-{}", KEYS / 2));
     let unknown = format!("rl_waaaaaaaaaa_{}", "a".repeat(32));
     let forged = format!("{}{}", &good[..good.len() - 32], "a".repeat(32));
@@ -49,7 +50,7 @@ fn looks(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("keys");
     group.bench_function("cached", |bencher| {
-        bencher.iter(|| keys.cached(black_box(good)));
+        bencher.iter(|| keys.cached(black_box(good), Instant::now()));
     });
     group.bench_function("cached_while_another_looks", |bencher| {
         let stop = AtomicBool::new(false);
@@ -57,10 +58,10 @@ fn looks(criterion: &mut Criterion) {
             scope.spawn(|| {
                 // Relaxed: the flag is all there is.
                 while !stop.load(Ordering::Relaxed) {
-                    black_box(keys.cached(black_box(good)));
+                    black_box(keys.cached(black_box(good), Instant::now()));
                 }
             });
-            bencher.iter(|| keys.cached(black_box(good)));
+            bencher.iter(|| keys.cached(black_box(good), Instant::now()));
             // Relaxed: as above.
             stop.store(true, Ordering::Relaxed);
         });

@@ -109,11 +109,11 @@ impl Keys {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// The record of a key that was verified in the last five minutes. This is all that nearly
-    /// every request needs.
+    /// The record of a key that was verified in the five minutes before `now`. This is all that
+    /// nearly every request needs.
     #[must_use]
-    pub fn cached(&self, key: &str) -> Option<Arc<Record>> {
-        self.cache.good(self.cache.digest(key), Instant::now())
+    pub fn cached(&self, key: &str, now: Instant) -> Option<Arc<Record>> {
+        self.cache.good(self.cache.digest(key), now)
     }
 
     /// The record of `key`, which came from `address`. Hashes the secret on a thread of its own
@@ -158,15 +158,14 @@ impl Keys {
     ) -> Result<bool, Refused> {
         let now = Instant::now();
         self.failures.charge(address, now).map_err(Refused::TooMany)?;
-        let Some(answer) = self.verifier.verify(record, secret) else {
-            self.failures.refund(address, now);
-            return Err(Refused::Busy);
+        let verified = match self.verifier.verify(record, secret) {
+            Some(answer) => answer.await.map_err(|_| Refused::Busy),
+            None => Err(Refused::Busy),
         };
-        let verified = answer.await.map_err(|_| Refused::Busy)?;
-        if verified {
+        if verified != Ok(false) {
             self.failures.refund(address, now);
         }
-        Ok(verified)
+        verified
     }
 
     /// Whether `record` still stands for its key: neither revoked nor changed since.

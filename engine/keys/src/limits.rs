@@ -167,12 +167,13 @@ struct Moment {
 impl Moment {
     fn of(elapsed: Duration, length: Duration) -> Self {
         let length = length.max(Duration::from_millis(1));
-        let windows = elapsed.as_nanos() / length.as_nanos();
-        let into = elapsed.as_nanos() % length.as_nanos();
+        // Both are centuries at most: half as wide as `Duration` has them, they divide far faster.
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let (elapsed, each) = (nanos(elapsed), nanos(length));
         Self {
             // From 2 on: a fresh counter says 0, which is then no window that still counts.
-            window: u64::try_from(windows).unwrap_or(u64::MAX).saturating_add(2) & WINDOW_MASK,
-            into: Duration::from_nanos(u64::try_from(into).unwrap_or(0)),
+            window: (elapsed / each + 2) & WINDOW_MASK,
+            into: Duration::from_nanos(elapsed % each),
             length,
         }
     }
@@ -184,6 +185,9 @@ impl Moment {
 
     /// How much of `count`, admitted in the window before, still counts; rounded up.
     fn carried(&self, count: u64) -> u64 {
+        if count == 0 {
+            return 0;
+        }
         let left = (self.length.saturating_sub(self.into)).as_nanos();
         let carried = (u128::from(count) * left).div_ceil(self.length.as_nanos());
         u64::try_from(carried).unwrap_or(u64::MAX)

@@ -1,13 +1,19 @@
 //! Threads that hash secrets, so that nobody else has to.
 //!
+//! **Guarantees.** They get what the serving loops leave of the processor: whoever sends wrong keys
+//! makes others with new keys wait, and nobody whose key is known.
+//!
 //! **Limits.** [`threads`] hash at the same time, each in 19 MiB of memory for about 20 ms;
-//! [`WAITING_MAX`] secrets wait. More are refused at once.
+//! [`WAITING_MAX`] secrets wait. More are refused at once, and so is one that has waited for
+//! [`WAIT_MAX`] when its turn comes.
 
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use argon2::{Config, Variant, Version};
 use crossbeam_channel::{Receiver, Sender};
+use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
 
 use crate::file::Error;
@@ -15,6 +21,12 @@ use crate::record::Record;
 
 /// Secrets that wait for a thread: a start with that many keys in use at once is over in a second.
 const WAITING_MAX: usize = 64;
+
+/// Clients wait that long for an answer; behind it their key would be hashed for nobody.
+const WAIT_MAX: Duration = Duration::from_secs(3);
+/// A tenth of the weight of a serving loop: when both want the same core all the time, a hash still
+/// takes a fraction of a second.
+const NICENESS: i32 = 10;
 
 /// One thread for four cores: hashing is rare, and the serving loops need the cores.
 fn threads() -> usize {
@@ -50,6 +62,7 @@ pub(crate) fn is_secret_of(hash: &str, secret: &str) -> bool {
 struct Job {
     record: Arc<Record>,
     secret: String,
+    since: Instant,
     answer: oneshot::Sender<bool>,
 }
 
@@ -67,22 +80,26 @@ impl Verifier {
         Ok(Self(sender))
     }
 
-    /// Whether `secret` is the one of `record`; the answer comes later, `None` when too many wait.
+    /// Whether `secret` is the one of `record`; the answer comes later, or is broken off when it comes
+    /// too late. `None` when too many wait.
     pub(crate) fn verify(
         &self,
         record: &Arc<Record>,
         secret: &str,
     ) -> Option<oneshot::Receiver<bool>> {
         let (answer, waiting) = oneshot::channel();
-        let job = Job { record: Arc::clone(record), secret: secret.to_owned(), answer };
+        let (record, since) = (Arc::clone(record), Instant::now());
+        let job = Job { record, secret: secret.to_owned(), since, answer };
         self.0.try_send(job).ok().map(|()| waiting)
     }
 }
 
 fn work(jobs: &Receiver<Job>) {
-    for Job { record, secret, answer } in jobs {
+    // Linux lowers this thread alone. Without it hashing works as well, and is felt more.
+    let _ = setpriority_process(None, NICENESS);
+    for Job { record, secret, since, answer } in jobs {
         // Who does not wait any more needs no answer.
-        if !answer.is_closed() {
+        if !answer.is_closed() && since.elapsed() < WAIT_MAX {
             let _ = answer.send(is_secret_of(&record.hash, &secret));
         }
     }

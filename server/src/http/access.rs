@@ -61,13 +61,15 @@ pub fn names_key(head: &Parts) -> bool {
 pub struct Access {
     /// The key; none in open mode.
     key: Option<Arc<Record>>,
+    /// When the key had been looked at.
+    decided: Option<Instant>,
     /// The tightest quota of requests after this one, if there is any.
     standing: Option<Standing>,
 }
 
 impl Access {
     /// No key exists.
-    const OPEN: Self = Self { key: None, standing: None };
+    const OPEN: Self = Self { key: None, decided: None, standing: None };
 
     /// Who owns the events of this request; see [`ServingLoop::sender`].
     #[must_use]
@@ -182,7 +184,7 @@ impl ServingLoop {
         elsewhere: Option<Credential<'_>>,
     ) -> Result<Access, Problem> {
         let origin = head.headers.get(ORIGIN).map(|origin| origin.as_bytes());
-        let mut access = if self.app.keys.is_open_mode() {
+        let access = if self.app.keys.is_open_mode() {
             Access::OPEN
         } else {
             let mut room = [0; BASIC_MAX_BYTES];
@@ -201,8 +203,7 @@ impl ServingLoop {
         if !allowed {
             return Err(Problem::Forbidden("events from pages of this Origin are refused".into()));
         }
-        self.count_request(&mut access)?;
-        Ok(access)
+        self.count_request(access)
     }
 
     /// Who asks for anything that is not ingest.
@@ -222,23 +223,21 @@ impl ServingLoop {
         let mut room = [0; BASIC_MAX_BYTES];
         let sent = in_headers(headers, &mut room).map(Credential::Header);
         let client = forwarded::client(peer, headers, &self.app.config.http);
-        let mut access = self.holder(client, sent).await?;
+        let access = self.holder(client, sent).await?;
         match need {
             Need::Admin => access.may_administer()?,
             _ => access.readable().map(|_| ())?,
         }
-        self.count_request(&mut access)?;
-        Ok(access)
+        self.count_request(access)
     }
 
     /// Takes the request out of the quotas of its key.
-    fn count_request(&self, access: &mut Access) -> Result<(), Problem> {
-        let Some(key) = &access.key else { return Ok(()) };
-        let began = Instant::now();
+    fn count_request(&self, access: Access) -> Result<Access, Problem> {
+        let (Some(key), Some(began)) = (&access.key, access.decided) else { return Ok(access) };
         let outcome = self.app.limits.take_request(key, began);
         self.shared.limit_checks.observe(began.elapsed());
-        access.standing = outcome.map_err(|exceeded| Problem::Limited { exceeded, events: 1 })?;
-        Ok(())
+        let standing = outcome.map_err(|exceeded| Problem::Limited { exceeded, events: 1 })?;
+        Ok(Access { standing, ..access })
     }
 
     /// Takes the events of a request out of the quotas of its key, before they are committed.
@@ -263,7 +262,7 @@ impl ServingLoop {
             None => return Err(Problem::Unauthorized("a key is needed")),
             Some(Credential::Alias(alias)) => (keys.of_alias(alias), true),
             Some(Credential::Header(key) | Credential::Public(key)) => {
-                let cached = keys.cached(key);
+                let cached = keys.cached(key, began);
                 let counter = match cached {
                     Some(_) => &self.shared.key_hits,
                     None => &self.shared.key_misses,
@@ -277,13 +276,14 @@ impl ServingLoop {
                 (record, matches!(sent, Some(Credential::Public(_))))
             }
         };
-        self.shared.auth.observe(began.elapsed());
+        let decided = Instant::now();
+        self.shared.auth.observe(decided.saturating_duration_since(began));
         let record = record.map_err(Problem::from)?;
         if public && record.scope != Scope::Write {
             let reason = "only write keys may be sent in a query string or a body";
             return Err(Problem::Forbidden(reason.into()));
         }
-        Ok(Access { key: Some(record), standing: None })
+        Ok(Access { key: Some(record), decided: Some(decided), standing: None })
     }
 }
 

@@ -60,24 +60,24 @@ fn open_mode_ends_with_the_first_key_and_does_not_return_with_its_revocation() {
 fn a_verified_key_is_cached_and_a_revoked_one_is_dropped_at_once() {
     let fixture = Fixture::new();
     let key = fixture.create(&["a.example"]);
-    assert!(fixture.keys.cached(key.reveal()).is_none());
+    assert!(fixture.keys.cached(key.reveal(), Instant::now()).is_none());
     assert_eq!(fixture.check(key.reveal()).unwrap().tenant, "acme");
-    assert_eq!(fixture.keys.cached(key.reveal()).unwrap().tenant, "acme");
+    assert_eq!(fixture.keys.cached(key.reveal(), Instant::now()).unwrap().tenant, "acme");
     assert!(fixture.keys.of_alias("a.example").is_ok());
     assert_eq!(fixture.keys.of_alias("b.example").unwrap_err(), Refused::Unknown);
 
     // Another key changes nothing for this one.
     fixture.create(&[]);
-    assert!(fixture.keys.cached(key.reveal()).is_some());
+    assert!(fixture.keys.cached(key.reveal(), Instant::now()).is_some());
 
     let (next, _) = fixture.keys.file().rotate(key.id()).unwrap();
     fixture.keys.reload().unwrap();
-    assert!(fixture.keys.cached(key.reveal()).is_none());
+    assert!(fixture.keys.cached(key.reveal(), Instant::now()).is_none());
     assert_eq!(fixture.check(key.reveal()).unwrap_err(), Refused::Unknown);
     assert!(fixture.check(next.reveal()).is_ok());
     fixture.keys.file().revoke(key.id()).unwrap();
     fixture.keys.reload().unwrap();
-    assert!(fixture.keys.cached(next.reveal()).is_none());
+    assert!(fixture.keys.cached(next.reveal(), Instant::now()).is_none());
     assert_eq!(fixture.keys.of_alias("a.example").unwrap_err(), Refused::Unknown);
     assert_eq!(fixture.keys.cache.sizes(), (0, 0));
 }
@@ -180,7 +180,7 @@ fn a_key_that_is_revoked_while_it_is_verified_is_refused() {
         fixture.keys.reload().unwrap();
         assert_eq!(check.await.unwrap_err(), Refused::Unknown);
     });
-    assert!(fixture.keys.cached(key.reveal()).is_none());
+    assert!(fixture.keys.cached(key.reveal(), Instant::now()).is_none());
 }
 
 #[test]
