@@ -6,9 +6,9 @@
 //! below the loop's [`Budget`].
 //!
 //! **Memory.** A body that arrives in one piece is used where it lies. One that comes in several is
-//! gathered in a buffer that grows by doubling. What has arrived is charged to the budget, in steps
-//! of [`CHARGE_BYTES`]: a length that is only announced costs its sender nothing, and takes address
-//! space but no memory.
+//! gathered in a buffer that is charged to the budget whole, in steps of [`CHARGE_BYTES`], and has
+//! room for [`TRUST`] times what has arrived at most, whatever length is announced. (Room that is not
+//! used yet would not be free: with huge pages its first byte takes 2 MiB.)
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -25,11 +25,10 @@ use hyper::header::{CONTENT_LENGTH, EXPECT};
 use super::answer::Problem;
 use crate::config::HttpConfig;
 
-/// A body whose length is announced is given this much room at most before it has arrived.
-const TRUSTED_BYTES: usize = 1 << 20;
-/// The first buffer of a body of unknown length.
-const FIRST_BYTES: usize = 64 << 10;
-/// The budget is charged in multiples of a page: that is what memory is used in.
+/// A body whose length is announced is given room for so many times what has arrived of it: all of it
+/// after two or three steps, as its pieces grow as well.
+const TRUST: usize = 4;
+/// The budget is charged in multiples of a page, and the first buffer is one.
 const CHARGE_BYTES: usize = 4 << 10;
 /// A body that is slower than it may be is given up after this time at the earliest: losing a few
 /// packets takes seconds.
@@ -221,11 +220,11 @@ impl Gathered {
             return Ok(());
         }
         let needed = self.len() + piece.len();
-        charge.cover(needed)?;
         if needed > self.all.capacity() {
-            let trusted = (needed + expected).min(TRUSTED_BYTES);
-            let room = needed.max(trusted).max(2 * self.all.capacity()).max(FIRST_BYTES);
+            let trusted = (needed + expected).min(TRUST * needed);
+            let room = trusted.max(2 * self.all.capacity()).max(CHARGE_BYTES);
             let room = room.min(limit.max(needed));
+            charge.cover(room)?;
             self.all.reserve_exact(room - self.all.len());
         }
         self.all.extend_from_slice(&std::mem::take(&mut self.first));
@@ -305,6 +304,23 @@ mod tests {
         assert_eq!(&bytes[..], b"{\"a\":1}");
         assert_eq!(charged, CHARGE_BYTES);
         assert_eq!(budget.0.get(), LIMIT, "what was charged comes back");
+    }
+
+    #[test]
+    fn room_is_for_some_times_what_has_come_whatever_is_announced() {
+        let mut gathered = Gathered::default();
+        let budget = Budget::new(LIMIT);
+        let mut charge = budget.charge();
+        let piece = Bytes::from_static(&[b' '; 1 << 10]);
+        let mut left = LIMIT;
+        while left > 0 {
+            left -= piece.len();
+            gathered.add(piece.clone(), left, LIMIT, &mut charge).unwrap();
+            let room = gathered.all.capacity();
+            assert!(room <= (TRUST * gathered.len()).max(CHARGE_BYTES), "{room}");
+            assert!(room <= charge.bytes, "{room} of {} charged bytes", charge.bytes);
+        }
+        assert_eq!(gathered.into_bytes().len(), LIMIT);
     }
 
     #[test]
