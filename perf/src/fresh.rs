@@ -8,7 +8,6 @@
 //! **Limits**: a probe that is not seen within a minute is an error.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,11 +22,9 @@ use crate::bulk::count_as_f64;
 use crate::events;
 use crate::http::Connection;
 use crate::latency::Curves;
-use crate::load::{self, Bodies, Client, Outcome, Pace};
-use crate::machine::Machine;
+use crate::load::{Bodies, Client, Outcome, Pace};
 use crate::report::{Column, Report, number, verdict};
-use crate::server;
-use crate::trial::{Common, Trial};
+use crate::trial::{Lab, Loads};
 
 const EVENTS: usize = 10_000;
 /// Events a request of the load.
@@ -56,37 +53,27 @@ const COLUMNS: [Column; 7] = [
 
 /// `perf fresh`
 #[derive(Debug, Args)]
+#[command(mut_arg("seconds", |arg| arg.default_value("20")))]
+#[command(mut_arg("rounds", |arg| arg.default_value("5")))]
 pub struct Options {
-    /// Seconds of each load; fractions are allowed.
-    #[arg(long, default_value_t = 20.0, value_parser = load::seconds)]
-    seconds: f64,
-    /// How often everything is done.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Seed of the events and of the distances between probes.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
     #[command(flatten)]
-    common: Common,
+    loads: Loads,
 }
 
 /// Runs the case and prints it.
 pub fn run(options: &Options) -> Result<()> {
-    let machine = Machine::read();
-    let binary = server::binary()?;
-    let scratch = options.common.scratch("fresh")?;
-    let bodies = events::batches(&events::without_ids(EVENTS, options.seed)?, BATCH);
+    let loads = &options.loads;
+    let lab = Lab::open("fresh", &loads.common)?;
+    let bodies = events::batches(&events::without_ids(EVENTS, loads.seed)?, BATCH);
     let title = format!(
         "from the acknowledgement to SQL, {} s a load, batches of {BATCH} over {CONNECTIONS} \
          connections",
-        options.seconds,
+        loads.seconds,
     );
     let mut report = Report::new("fresh", title, &COLUMNS);
     let mut curves = Curves::default();
-    for round in 1..=options.rounds {
-        eprintln!("round {round} of {}", options.rounds);
-        let data = scratch.path().join("data");
-        for (share, seen, values) in ours(&binary, &data, &bodies, round, options)? {
+    for round in loads.rounds() {
+        for (share, seen, values) in ours(&lab, &bodies, round, loads)? {
             let side = if share == 0 { "idle".to_owned() } else { format!("{share} %") };
             report.add(&side, round, &values);
             curves.add(side, seen)?;
@@ -96,26 +83,25 @@ pub fn run(options: &Options) -> Result<()> {
     let limit = format!("under {P99_MAX_MS} ms at half of the maximum");
     report.note(verdict("p99 ms", &number(p99, 1), &limit, p99 < P99_MAX_MS));
     report.attach("percentiles.csv", curves.csv());
-    report.finish(&machine, options.common.save)
+    report.finish(&lab.machine, loads.common.save)
 }
 
 /// One server under each load in turn: the share, when probes were seen, and the values in the order
 /// of [`COLUMNS`].
 fn ours(
-    binary: &Path,
-    data: &Path,
+    lab: &Lab,
     bodies: &[String],
     round: u32,
-    options: &Options,
+    loads: &Loads,
 ) -> Result<Vec<(u32, Outcome, [f64; 7])>> {
-    let trial = Trial::start(binary, data, None, &[])?;
+    let trial = lab.start(&[])?;
     let address = trial.address();
-    let length = Duration::from_secs_f64(options.seconds);
+    let length = loads.length();
     let mut client = Client::connect(address, Bodies::in_turn(address, bodies), CONNECTIONS)?;
     let most = client.run(Pace::Closed, length)?;
     let mut stored = most.answered * BATCH as u64;
     let mut sides = Vec::new();
-    let mut random = Pcg64Mcg::seed_from_u64(options.seed + u64::from(round));
+    let mut random = Pcg64Mcg::seed_from_u64(loads.seed + u64::from(round));
     for share in SHARES {
         trial.count()?;
         let over = AtomicBool::new(false);

@@ -8,7 +8,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,11 +18,9 @@ use clap::Args;
 use crate::bulk::count_as_f64;
 use crate::events;
 use crate::http;
-use crate::load::{self, Bodies, Client, Outcome, Pace};
-use crate::machine::Machine;
+use crate::load::{Bodies, Client, Outcome, Pace};
 use crate::report::{Column, Report, number, verdict};
-use crate::server;
-use crate::trial::{Common, Trial};
+use crate::trial::{Lab, Loads};
 
 /// Name and statement: they want the cores, DuckDB's memory, and memory that it does not count.
 const STATEMENTS: [(&str, &str); 3] = [
@@ -56,35 +53,26 @@ const COLUMNS: [Column; 6] = [
 
 /// `perf hostile`
 #[derive(Debug, Args)]
+#[command(mut_arg("seconds", |arg| arg.default_value("3")))]
+#[command(mut_arg("rounds", |arg| arg.default_value("5")))]
 pub struct Options {
-    /// Seconds of each load; fractions are allowed.
-    #[arg(long, default_value_t = 3.0, value_parser = load::seconds)]
-    seconds: f64,
-    /// How often everything is done.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Seed of the events.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
     #[command(flatten)]
-    common: Common,
+    loads: Loads,
 }
 
 /// Runs the case and prints it.
 pub fn run(options: &Options) -> Result<()> {
-    let machine = Machine::read();
-    let binary = server::binary()?;
-    let scratch = options.common.scratch("hostile")?;
-    let bodies = events::batches(&events::without_ids(EVENTS, options.seed)?, BATCH);
+    let loads = &options.loads;
+    let lab = Lab::open("hostile", &loads.common)?;
+    let bodies = events::batches(&events::without_ids(EVENTS, loads.seed)?, BATCH);
     let title = format!(
         "ingestion beside hostile queries, {} s each, batches of {BATCH} over {CONNECTIONS} \
          connections",
-        options.seconds,
+        loads.seconds,
     );
     let mut report = Report::new("hostile", title, &COLUMNS);
-    for round in 1..=options.rounds {
-        eprintln!("round {round} of {}", options.rounds);
-        for (side, values) in ours(&binary, &scratch.path().join("data"), &bodies, options)? {
+    for round in loads.rounds() {
+        for (side, values) in ours(&lab, &bodies, loads.length())? {
             report.add(&side, round, &values);
         }
     }
@@ -96,20 +84,14 @@ pub fn run(options: &Options) -> Result<()> {
         report.note(verdict(&format!("beside {side}"), &number(ratio, 2), &limit, holds));
     }
     report.note("lost: 0, as counted after every round".to_owned());
-    report.finish(&machine, options.common.save)
+    report.finish(&lab.machine, loads.common.save)
 }
 
 /// One server, each statement once and four times; the values in the order of [`COLUMNS`].
-fn ours(
-    binary: &Path,
-    data: &Path,
-    bodies: &[String],
-    options: &Options,
-) -> Result<Vec<(String, [f64; 6])>> {
-    let length = Duration::from_secs_f64(options.seconds);
+fn ours(lab: &Lab, bodies: &[String], length: Duration) -> Result<Vec<(String, [f64; 6])>> {
     // A query may take as long as a load; then it is asked again.
     let timeout = length.as_millis().to_string();
-    let trial = Trial::start(binary, data, None, &[("RINGLAKE_QUERY_TIMEOUT_MS", &timeout)])?;
+    let trial = lab.start(&[("RINGLAKE_QUERY_TIMEOUT_MS", &timeout)])?;
     let address = trial.address();
     let mut client = Client::connect(address, Bodies::in_turn(address, bodies), CONNECTIONS)?;
     let mut stored = 0;

@@ -8,22 +8,18 @@
 //! the middle: the maximum is measured once a round, just before them.
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
 
-use crate::bulk::{client, count_as_f64};
+use crate::bulk::count_as_f64;
 use crate::events;
-use crate::load::{self, Bodies, Client, Outcome, Pace};
-use crate::machine::Machine;
+use crate::load::{Bodies, Client, Outcome, Pace};
 use crate::report::{Column, Report, number, verdict};
-use crate::server::{self, cpu_seconds};
-use crate::trial::{Common, Trial};
+use crate::server::cpu_seconds;
+use crate::trial::{CORE, Lab, Loads, Trial};
 
-/// The server's core; the generator takes the next one.
-const CORE: usize = 0;
 /// Distinct events that are sent in turn.
 const EVENTS: usize = 10_000;
 /// Connections that find the maximum, as in the single-event case.
@@ -57,46 +53,33 @@ const COLUMNS: [Column; 10] = [
 /// `perf latency`
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Seconds of each load; fractions are allowed.
-    #[arg(long, default_value_t = 10.0, value_parser = load::seconds)]
-    seconds: f64,
     /// Kept-alive connections of the open loop.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
-    /// How often everything is done.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Seed of the events.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
     #[command(flatten)]
-    common: Common,
+    loads: Loads,
 }
 
 /// Runs the case and prints it.
 pub fn run(options: &Options) -> Result<()> {
-    let machine = Machine::read();
-    ensure!(machine.cores >= 2, "the case needs 2 cores, this machine gives {}", machine.cores);
-    let binary = server::binary()?;
-    let scratch = options.common.scratch("latency")?;
-    let events = events::without_ids(EVENTS, options.seed)?;
-    load::pin(CORE + 1)?;
+    let loads = &options.loads;
+    let lab = Lab::on_two_cores("latency", &loads.common)?;
+    let events = events::without_ids(EVENTS, loads.seed)?;
     let title = format!(
         "{} s a load, {CLOSED_CONNECTIONS} connections for the maximum, {} for the open loop, \
          server on core {CORE}, generator on core {}",
-        options.seconds,
+        loads.seconds,
         options.connections,
         CORE + 1,
     );
     let mut report = Report::new("latency", title, &COLUMNS);
     let mut curves = Curves::default();
-    for round in 1..=options.rounds {
+    for round in loads.rounds() {
         for (shape, size) in SHAPES {
             let bodies = events::batches(&events, size);
             for ack in ACKS {
-                eprintln!("round {round} of {}: {shape} {ack}", options.rounds);
-                let data = scratch.path().join("data");
-                let steps = ours(&binary, &data, ack, &bodies, size, options)?;
+                eprintln!("{shape} {ack}");
+                let steps = ours(&lab, ack, &bodies, size, options)?;
                 for (load, outcome, values) in steps {
                     let side = format!("{shape} {ack} {load}");
                     report.add(&side, round, &values);
@@ -114,7 +97,7 @@ pub fn run(options: &Options) -> Result<()> {
         p99 < P99_MAX_MS,
     ));
     report.attach("percentiles.csv", curves.csv());
-    report.finish(&machine, options.common.save)
+    report.finish(&lab.machine, loads.common.save)
 }
 
 /// A load's name, what it brought, and its values in the order of [`COLUMNS`].
@@ -122,15 +105,14 @@ type Step = (String, Outcome, [f64; 10]);
 
 /// The maximum and its shares, on a server of their own.
 fn ours(
-    binary: &Path,
-    data: &Path,
+    lab: &Lab,
     ack: &str,
     bodies: &[String],
     size: usize,
     options: &Options,
 ) -> Result<Vec<Step>> {
-    let trial = Trial::start(binary, data, Some(CORE), &[("RINGLAKE_ACK", ack)])?;
-    let length = Duration::from_secs_f64(options.seconds);
+    let trial = lab.start(&[("RINGLAKE_ACK", ack)])?;
+    let length = options.loads.length();
     let address = trial.address();
     let connect = |count| Client::connect(address, Bodies::in_turn(address, bodies), count);
     let mut steps = Vec::new();
@@ -142,7 +124,7 @@ fn ours(
     let mut open = connect(usize::from(options.connections))?;
     for share in SHARES {
         // What the last load left in the rings would be charged to this one.
-        client::flush(trial.address())?;
+        trial.flush()?;
         let pace = Pace::PerSecond(most * f64::from(share) / 100.0);
         let (outcome, values) = measured(&trial, &mut open, pace, length)?;
         steps.push((format!("{share} %"), outcome, values));

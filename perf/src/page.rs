@@ -21,7 +21,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use self::runs::Run;
-use self::svg::{Bar, Scale, Series, escaped};
+pub use self::svg::escaped;
+use self::svg::{Bar, Scale, Series};
 use crate::bulk::count_as_f64;
 
 /// Columns that are drawn besides the rate.

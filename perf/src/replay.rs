@@ -92,8 +92,8 @@ fn replay(binary: &Path, data: &Path, log: &write::Written, shards: u32) -> Resu
     let ready = began.elapsed().as_secs_f64();
     let cpu = server.cpu_seconds()?;
     let peak = server.memory()?.peak;
-    client::flush(server.address())?;
-    let count = client::count(server.address())?;
+    client::flush(server.address(), None)?;
+    let count = client::count(server.address(), None)?;
     ensure!(count == log.events, "{} events were logged, {count} are there", log.events);
     let status = server.stop()?;
     ensure!(status.success(), "the server ended with {status}");

@@ -7,20 +7,15 @@
 //! **Not guaranteed**: that every id occurs. Numbers are given out of order and repeat only when all
 //! of their range were used: ten million of them need as many events.
 
-use std::path::Path;
-use std::time::Duration;
-
 use anyhow::Result;
 use clap::Args;
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use crate::bulk::{count_as_f64, megabytes};
-use crate::load::{self, Bodies, Client, Pace, SLOT};
-use crate::machine::Machine;
+use crate::load::{Bodies, Client, Pace, SLOT};
 use crate::report::{Column, Report};
-use crate::server;
-use crate::trial::{Common, Trial};
+use crate::trial::{Lab, Loads};
 
 const CONNECTIONS: usize = 8;
 /// Size of a request, about; at most a thousand events, at least one.
@@ -42,18 +37,11 @@ const COLUMNS: [Column; 6] = [
 
 /// `perf scale`
 #[derive(Debug, Args)]
+#[command(mut_arg("seconds", |arg| arg.default_value("5")))]
+#[command(mut_arg("rounds", |arg| arg.default_value("1")))]
 pub struct Options {
-    /// Seconds of each step; fractions are allowed.
-    #[arg(long, default_value_t = 5.0, value_parser = load::seconds)]
-    seconds: f64,
-    /// How often everything is done.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Seed of the padding.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
     #[command(flatten)]
-    common: Common,
+    loads: Loads,
 }
 
 /// The events of a step and what takes them.
@@ -116,34 +104,32 @@ fn padding(random: &mut Pcg64Mcg, bytes: usize) -> String {
 
 /// Runs the case and prints it.
 pub fn run(options: &Options) -> Result<()> {
-    let machine = Machine::read();
-    let binary = server::binary()?;
-    let scratch = options.common.scratch("scale")?;
+    let loads = &options.loads;
+    let lab = Lab::open("scale", &loads.common)?;
     let title = format!(
         "{} s a step over {CONNECTIONS} connections; unless the step says otherwise {} ids, {} \
          tenants, {} bytes an event, {} shards",
-        options.seconds, MIDDLE.ids, MIDDLE.tenants, MIDDLE.bytes, MIDDLE.shards,
+        loads.seconds, MIDDLE.ids, MIDDLE.tenants, MIDDLE.bytes, MIDDLE.shards,
     );
     let mut report = Report::new("scale", title, &COLUMNS);
-    for round in 1..=options.rounds {
+    for round in loads.rounds() {
         for (side, step) in Step::all() {
-            eprintln!("round {round} of {}: {side}", options.rounds);
-            let values = ours(&binary, &scratch.path().join("data"), step, options)?;
-            report.add(&side, round, &values);
+            eprintln!("{side}");
+            report.add(&side, round, &ours(&lab, step, loads)?);
         }
     }
-    report.finish(&machine, options.common.save)
+    report.finish(&lab.machine, loads.common.save)
 }
 
 /// One step; its values in the order of [`COLUMNS`].
-fn ours(binary: &Path, data: &Path, step: Step, options: &Options) -> Result<[f64; 6]> {
+fn ours(lab: &Lab, step: Step, loads: &Loads) -> Result<[f64; 6]> {
     let shards = step.shards.to_string();
-    let trial = Trial::start(binary, data, None, &[("RINGLAKE_SHARDS", &shards)])?;
-    let body = step.body(&mut Pcg64Mcg::seed_from_u64(options.seed));
+    let trial = lab.start(&[("RINGLAKE_SHARDS", &shards)])?;
+    let body = step.body(&mut Pcg64Mcg::seed_from_u64(loads.seed));
     let bodies = Bodies::numbered(trial.address(), &body, step.ids);
     let mut client = Client::connect(trial.address(), bodies, CONNECTIONS)?;
     let before = trial.server.cpu_seconds()?;
-    let outcome = client.run(Pace::Closed, Duration::from_secs_f64(options.seconds))?;
+    let outcome = client.run(Pace::Closed, loads.length())?;
     let stored = outcome.answered * step.batch() as u64;
     trial.count()?;
     let cpu = trial.server.cpu_seconds()? - before;

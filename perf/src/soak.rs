@@ -10,19 +10,16 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::Value;
 
 use crate::bulk::{count_as_f64, megabytes};
-use crate::load::{self, Bodies, Client, Outcome, Pace};
-use crate::machine::Machine;
+use crate::load::{Bodies, Client, Outcome, Pace};
 use crate::report::{Column, Report, number, verdict};
-use crate::trial::{Common, Trial};
-use crate::{events, http, server};
+use crate::trial::{CORE, Common, Lab, Trial};
+use crate::{events, http};
 
-/// The server's core; the generator takes the next one.
-const CORE: usize = 0;
 const EVENTS: usize = 10_000;
 const CLOSED_CONNECTIONS: usize = 64;
 const CONNECTIONS: usize = 256;
@@ -73,13 +70,9 @@ fn minutes(text: &str) -> Result<f64, String> {
 
 /// Runs the case and prints it.
 pub fn run(options: &Options) -> Result<()> {
-    let machine = Machine::read();
-    ensure!(machine.cores >= 2, "the case needs 2 cores, this machine gives {}", machine.cores);
-    let binary = server::binary()?;
-    let scratch = options.common.scratch("soak")?;
+    let lab = Lab::on_two_cores("soak", &options.common)?;
     let bodies = events::without_ids(EVENTS, options.seed)?;
-    load::pin(CORE + 1)?;
-    let trial = Trial::start(&binary, &scratch.path().join("data"), Some(CORE), &[RETAIN])?;
+    let trial = lab.start(&[RETAIN])?;
     let address = trial.address();
     let window = Duration::from_secs_f64(options.minutes * 60.0 / f64::from(WINDOWS));
 
@@ -111,7 +104,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     trial.end(stored..=stored)?;
     report.note(format!("lost: 0 of {} events", number(count_as_f64(stored), 0)));
-    report.finish(&machine, options.common.save)
+    report.finish(&lab.machine, options.common.save)
 }
 
 /// What a window brought and left, in the order of [`COLUMNS`].

@@ -1,4 +1,5 @@
-//! What cases have in common: their options, and a server on an empty data directory.
+//! What cases have in common: their options, what they begin with, and a server on an empty data
+//! directory.
 //!
 //! **Guarantees**: a trial that ends well has stored what it was sent, stopped in order and left
 //! nothing on the disk. Between trials the disk is synced, so that nobody pays for another's writes.
@@ -7,13 +8,22 @@ use std::fs;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tempfile::TempDir;
 
 use crate::bulk::client;
+use crate::load;
+use crate::machine::Machine;
 use crate::server::{self, Server};
+
+/// The server's core in cases on two cores; what loads it takes the next one.
+pub const CORE: usize = 0;
+/// What every key begins with.
+const KEY: &str = "rl_";
 
 /// Options of every case.
 #[derive(Debug, Args)]
@@ -36,12 +46,106 @@ impl Common {
     }
 }
 
+/// Options of cases that repeat loads. What a case wants otherwise it says in `mut_arg`.
+#[derive(Debug, Args)]
+pub struct Loads {
+    /// Seconds of each load; fractions are allowed.
+    #[arg(long, default_value_t = 10.0, value_parser = load::seconds)]
+    pub seconds: f64,
+    /// How often everything is done.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Seed of everything that is random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Loads {
+    /// Length of a load.
+    pub fn length(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+
+    /// The rounds from 1, each announced as it begins.
+    pub fn rounds(&self) -> impl Iterator<Item = u32> {
+        let all = self.rounds;
+        (1..=all).inspect(move |round| eprintln!("round {round} of {all}"))
+    }
+}
+
+/// What a case begins with.
+#[derive(Debug)]
+pub struct Lab {
+    /// Where it runs.
+    pub machine: Machine,
+    binary: PathBuf,
+    scratch: TempDir,
+    core: Option<usize>,
+}
+
+impl Lab {
+    /// For servers and clients that share all cores.
+    pub fn open(case: &str, common: &Common) -> Result<Lab> {
+        let (machine, binary) = (Machine::read(), server::binary()?);
+        Ok(Lab { machine, binary, scratch: common.scratch(case)?, core: None })
+    }
+
+    /// For servers on [`CORE`]; this process, and what it starts otherwise, gets the next one.
+    pub fn on_two_cores(case: &str, common: &Common) -> Result<Lab> {
+        let lab = Lab { core: Some(CORE), ..Lab::open(case, common)? };
+        let cores = lab.machine.cores;
+        ensure!(cores >= 2, "the case needs 2 cores, this machine gives {cores}");
+        load::pin(CORE + 1)?;
+        Ok(lab)
+    }
+
+    /// A server on an empty directory; `settings` are variables of its environment.
+    pub fn start(&self, settings: &[(&str, &str)]) -> Result<Trial> {
+        Trial::start(&self.binary, &self.scratch.path().join("data"), self.core, settings)
+    }
+
+    /// The same with keys, beside the one without: every request needs one there. Gives `count`
+    /// write keys of a tenant.
+    pub fn start_with_keys(
+        &self,
+        count: usize,
+        settings: &[(&str, &str)],
+    ) -> Result<(Trial, Vec<String>)> {
+        let data = self.scratch.path().join("data-with-keys");
+        let create = |scope: &[&str]| create_key(&self.binary, &data, scope);
+        let admin = create(&["admin"])?;
+        let write = (0..count).map(|_| create(&["write", "--tenant", "lab"]));
+        let write = write.collect::<Result<_>>()?;
+        let trial = Trial::start(&self.binary, &data, self.core, settings)?;
+        Ok((Trial { key: Some(admin), ..trial }, write))
+    }
+}
+
+/// Makes a key in the directory of a server that does not run yet.
+fn create_key(binary: &Path, data: &Path, scope: &[&str]) -> Result<String> {
+    let output = Command::new(binary)
+        .args(["keys", "create", "--data"])
+        .arg(data)
+        .arg("--scope")
+        .args(scope)
+        .output()
+        .context("`ringlake keys create` did not start")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let key = said.lines().last().filter(|line| line.starts_with(KEY));
+    let key = key.with_context(|| format!("no key was made: {output:?}"))?;
+    Ok(key.to_owned())
+}
+
 /// A server that has stored nothing yet.
 #[derive(Debug)]
 pub struct Trial {
     /// The process.
     pub server: Server,
     data: PathBuf,
+    /// An admin key, when there are keys.
+    key: Option<String>,
 }
 
 impl Trial {
@@ -55,7 +159,7 @@ impl Trial {
     ) -> Result<Trial> {
         let mut command = server::command(binary, data, core);
         command.envs(settings.iter().copied());
-        Ok(Trial { server: Server::start(command)?, data: data.to_owned() })
+        Ok(Trial { server: Server::start(command)?, data: data.to_owned(), key: None })
     }
 
     /// Where it listens.
@@ -63,10 +167,15 @@ impl Trial {
         self.server.address()
     }
 
-    /// Makes everything accepted visible to SQL, and counts it there.
+    /// Makes everything accepted visible to SQL.
+    pub fn flush(&self) -> Result<()> {
+        client::flush(self.address(), self.key.as_deref())
+    }
+
+    /// The same, and counts it there.
     pub fn count(&self) -> Result<u64> {
-        client::flush(self.address())?;
-        client::count(self.address())
+        self.flush()?;
+        client::count(self.address(), self.key.as_deref())
     }
 
     /// Ends it, when it holds as many events as it should.

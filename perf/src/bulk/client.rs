@@ -38,10 +38,10 @@ pub struct Timing {
 pub fn load(address: SocketAddr, pieces: &[Bytes], connections: u32) -> Result<Timing> {
     let pieces: Rc<[Bytes]> = pieces.into();
     block_on(async move {
-        let mut control = Connection::open(address).await?;
+        let mut control = Connection::open(address, None).await?;
         let mut open = Vec::new();
         for _ in 0..connections {
-            open.push(Connection::open(address).await?);
+            open.push(Connection::open(address, None).await?);
         }
         let next = Rc::new(Cell::new(0));
         let start = Instant::now();
@@ -64,10 +64,10 @@ pub fn load(address: SocketAddr, pieces: &[Bytes], connections: u32) -> Result<T
     })
 }
 
-/// The number of rows of `events`, by SQL.
-pub fn count(address: SocketAddr) -> Result<u64> {
+/// The number of rows of `events`, by SQL; `key` is for servers that want one.
+pub fn count(address: SocketAddr, key: Option<&str>) -> Result<u64> {
     block_on(async move {
-        let mut connection = Connection::open(address).await?;
+        let mut connection = Connection::open(address, key).await?;
         let sql = Bytes::from_static(b"SELECT count(*) AS n FROM events");
         let (status, body) = connection.post("/v1/query", sql).await?;
         ensure!(status == StatusCode::OK, "the count was answered {status}: {}", text(&body));
@@ -77,10 +77,11 @@ pub fn count(address: SocketAddr) -> Result<u64> {
 }
 
 /// Makes everything that was accepted visible to SQL. A server that says that it cannot pass events
-/// on, because a roll found no memory for example, tries again by itself, and so does this.
-pub fn flush(address: SocketAddr) -> Result<()> {
+/// on, because a roll found no memory for example, tries again by itself, and so does this. `key` is for
+/// servers that want one.
+pub fn flush(address: SocketAddr, key: Option<&str>) -> Result<()> {
     block_on(async move {
-        let mut connection = Connection::open(address).await?;
+        let mut connection = Connection::open(address, key).await?;
         let deadline = Instant::now() + FLUSH_DEADLINE;
         loop {
             let (status, body) = connection.post("/v1/admin/flush", Bytes::new()).await?;
@@ -120,16 +121,19 @@ async fn send(
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
     host: String,
+    /// Empty for none, which servers in open mode ignore.
+    key: String,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> Result<Connection> {
+    async fn open(address: SocketAddr, key: Option<&str>) -> Result<Connection> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // An error of the connection appears as an error of the request that waits on it.
         tokio::task::spawn_local(async move { drop(connection.await) });
-        Ok(Connection { sender, host: address.to_string() })
+        let key = key.unwrap_or_default().to_owned();
+        Ok(Connection { sender, host: address.to_string(), key })
     }
 
     async fn post(&mut self, path: &str, body: Bytes) -> Result<(StatusCode, Bytes)> {
@@ -138,6 +142,7 @@ impl Connection {
             .uri(path)
             .header("host", &self.host)
             .header("content-type", "text/plain")
+            .header("x-write-key", &self.key)
             .body(Full::new(body))?;
         self.sender.ready().await?;
         let response = self.sender.send_request(request).await?;

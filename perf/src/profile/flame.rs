@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::bulk::count_as_f64;
+use crate::page::escaped;
 
 const WIDTH: f64 = 1_400.0;
 const ROW: f64 = 17.0;
@@ -110,10 +111,6 @@ fn colour(name: &str) -> String {
     let hash =
         name.bytes().fold(7_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
     format!("hsl({},{}%,{}%)", 12 + hash % 40, 70 + hash / 64 % 25, 62 + hash / 4_096 % 14)
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ pub fn heat(address: SocketAddr, seed: u64) -> Result<u64> {
         let answer = http::call(address, "POST", "/v1/events", "", std::str::from_utf8(&batch)?)?;
         ensure!(answer.status == 202, "a batch was answered {} {}", answer.status, answer.text());
     }
-    bulk::client::flush(address)?;
+    bulk::client::flush(address, None)?;
     let status = http::status(address)?;
     let rows = status.pointer("/hot/rows").and_then(serde_json::Value::as_u64);
     ensure!(rows == Some(HOT), "{rows:?} rows are hot, {HOT} were sent");
