@@ -126,6 +126,8 @@ perf-smoke: bins
     "$perf" latency --seconds 0.2 --connections 64 --rounds 1; \
     "$perf" fresh --seconds 0.5 --rounds 1; \
     "$perf" hostile --seconds 0.2 --rounds 1; \
+    "$perf" keys --seconds 0.2 --rounds 1; \
+    "$perf" siege --held 200 --seconds 0.5 --rounds 1; \
     "$perf" ring --megabytes 20 --rounds 1; \
     "$perf" query --millions 0.02 --rounds 1; \
     "$perf" scale --seconds 0.1; \

@@ -6,6 +6,8 @@ use ringlake_event::generate::Generator;
 
 /// What a generated event begins with.
 const MESSAGE_ID: &str = "{\"message_id\":\"";
+/// What follows that.
+const TENANT: &str = "{\"tenant\":\"";
 
 /// `count` events of `seed`, each a line with its newline.
 pub fn without_ids(count: usize, seed: u64) -> Result<Vec<String>> {
@@ -21,6 +23,16 @@ pub fn without_ids(count: usize, seed: u64) -> Result<Vec<String>> {
         events.push(format!("{{{rest}"));
     }
     Ok(events)
+}
+
+/// The same without tenants, as pages send them: a key says whose they are.
+pub fn without_tenants(count: usize, seed: u64) -> Result<Vec<String>> {
+    let bare = |event: String| {
+        let rest = event.strip_prefix(TENANT).and_then(|rest| rest.split_once("\","));
+        let (_, rest) = rest.context("a generated event begins with its tenant")?;
+        Ok(format!("{{{rest}"))
+    };
+    without_ids(count, seed)?.into_iter().map(bare).collect()
 }
 
 /// The same as request bodies of `each` events.
@@ -43,5 +55,9 @@ mod tests {
             assert!(event["tenant"].is_string() && event["message_id"].is_null(), "{line}");
         }
         assert_eq!(batches(&events, 100).concat(), events.concat());
+        for line in without_tenants(1_000, 1).unwrap() {
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert!(event["tenant"].is_null() && event["type"].is_string(), "{line}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! **Guarantees**: a latency is counted from the moment at which the request was meant to be sent,
 //! not from when a connection was free: a server that stops for a second is charged for everything
 //! that would have been sent meanwhile. Every answer is either 2xx or counted as refused; anything
-//! else than 2xx, 429 and 503 is an error.
+//! else than 2xx, 429 and 503 is an error, unless the load was made for being refused.
 //!
 //! **Not guaranteed**: an even load when the thread itself does not get its core. It sleeps until
 //! 60 µs before a request is due and then spins, because a sleep of the kernel may end that late.
@@ -24,7 +24,7 @@ mod schedule;
 
 use std::collections::VecDeque;
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,7 @@ use rustix::io::retry_on_intr;
 
 pub use self::bodies::{Bodies, SLOT};
 use self::connection::Connection;
+pub use self::connection::connect_from;
 pub use self::schedule::Pace;
 use self::schedule::Schedule;
 use crate::bulk::count_as_f64;
@@ -59,6 +60,10 @@ pub struct Client {
     idle: VecDeque<usize>,
     bodies: Bodies,
     ready: Vec<Event>,
+    /// Statuses that count as refused.
+    refusals: &'static [u16],
+    /// How long before a request is due it stops sleeping.
+    spin: Duration,
 }
 
 /// What one run brought.
@@ -103,16 +108,35 @@ impl Outcome {
 impl Client {
     /// Opens the connections; what they post goes to `/v1/events`.
     pub fn connect(address: SocketAddr, bodies: Bodies, connections: usize) -> Result<Client> {
-        ensure!(connections > 0, "a load needs connections");
+        Client::from(vec![None; connections], address, bodies)
+    }
+
+    /// A load that is there to be refused, with `refusals`, from each of `sources`. It does not spin,
+    /// so that it leaves its core to a load that is measured.
+    pub fn refused(
+        sources: &[IpAddr],
+        address: SocketAddr,
+        bodies: Bodies,
+        refusals: &'static [u16],
+    ) -> Result<Client> {
+        let sources = sources.iter().copied().map(Some).collect();
+        let client = Client::from(sources, address, bodies)?;
+        Ok(Client { refusals, spin: Duration::ZERO, ..client })
+    }
+
+    fn from(sources: Vec<Option<IpAddr>>, address: SocketAddr, bodies: Bodies) -> Result<Client> {
+        ensure!(!sources.is_empty(), "a load needs connections");
         let mut client = Client {
             poll: epoll::create(CreateFlags::CLOEXEC)?,
             connections: Vec::new(),
-            idle: (0..connections).collect(),
+            idle: (0..sources.len()).collect(),
             bodies,
             ready: Vec::with_capacity(READY_MAX),
+            refusals: &[429, 503],
+            spin: SPIN,
         };
-        for slot in 0..connections {
-            let connection = Connection::open(address)?;
+        for (slot, source) in sources.into_iter().enumerate() {
+            let connection = Connection::open(address, source)?;
             let data = EventData::new_u64(slot as u64);
             epoll::add(&client.poll, connection.socket(), data, EventFlags::IN)?;
             client.connections.push(connection);
@@ -169,7 +193,9 @@ impl Client {
     /// Sleeps until a socket has something, or until shortly before `until`.
     fn wait(&self, until: Option<Instant>) -> Result<()> {
         let left = match until {
-            Some(until) => until.saturating_duration_since(Instant::now()).saturating_sub(SPIN),
+            Some(until) => {
+                until.saturating_duration_since(Instant::now()).saturating_sub(self.spin)
+            }
             None => LOOK,
         };
         if !left.is_zero() {
@@ -211,12 +237,12 @@ impl Client {
                 outcome.answered += 1;
                 outcome.latencies.saturating_record(u64::try_from(latency.as_nanos())?);
             }
-            429 | 503 => outcome.refused += 1,
+            status if self.refusals.contains(&status) => outcome.refused += 1,
             status => bail!("a request was answered {status}: {}", answer.text),
         }
         if answer.last {
             // Refusals close now and then; the schedule goes on.
-            let fresh = Connection::open(connection.peer())?;
+            let fresh = connection.again()?;
             let data = EventData::new_u64(slot as u64);
             epoll::add(&self.poll, fresh.socket(), data, EventFlags::IN)?;
             self.connections[slot] = fresh;

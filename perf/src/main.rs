@@ -34,6 +34,7 @@ mod events;
 mod fresh;
 mod hostile;
 mod http;
+mod keys;
 mod latency;
 mod load;
 mod machine;
@@ -46,6 +47,7 @@ mod report;
 mod ring;
 mod scale;
 mod server;
+mod siege;
 mod single;
 mod soak;
 mod trial;
@@ -73,6 +75,8 @@ enum Case {
     Fresh(fresh::Options),
     /// What ingestion loses beside queries that want everything.
     Hostile(hostile::Options),
+    /// What keys and limits cost, and what wrong keys do to those who have a right one.
+    Keys(keys::Options),
     /// The ring beside rtrb, crossbeam's ArrayQueue and its channel, with the same records.
     Ring(ring::Options),
     /// The same events into ClickHouse's engine, a thousand at a time.
@@ -81,6 +85,8 @@ enum Case {
     Soak(soak::Options),
     /// Rate and memory with more ids, more tenants, larger events, more shards.
     Scale(scale::Options),
+    /// What normal load notices of clients that hold on to all they can get.
+    Siege(siege::Options),
     /// SQL over HTTP beside DuckDB alone on the same Parquet files.
     Query(query::Options),
     /// Two commits in one case, in turn: `perf compare A B -- bulk --alone`.
@@ -110,10 +116,12 @@ fn main() -> anyhow::Result<()> {
         Case::Latency(options) => latency::run(&options),
         Case::Fresh(options) => fresh::run(&options),
         Case::Hostile(options) => hostile::run(&options),
+        Case::Keys(options) => keys::run(&options),
         Case::Ring(options) => ring::run(&options),
         Case::Peers(options) => peers::run(&options),
         Case::Soak(options) => soak::run(&options),
         Case::Scale(options) => scale::run(&options),
+        Case::Siege(options) => siege::run(&options),
         Case::Query(options) => query::run(&options),
         Case::Compare(options) => compare::run(&options),
         Case::Flame(options) => profile::run(&options, What::Time),

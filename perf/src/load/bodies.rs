@@ -38,14 +38,20 @@ pub enum Bodies {
 impl Bodies {
     /// Sends `bodies`, of which there is at least one, in turn.
     pub fn in_turn(address: SocketAddr, bodies: &[String]) -> Bodies {
+        Bodies::with_keys(address, bodies, &[])
+    }
+
+    /// The same with `keys`, each body with the next one.
+    pub fn with_keys(address: SocketAddr, bodies: &[String], keys: &[String]) -> Bodies {
         assert!(!bodies.is_empty(), "a load needs bodies");
-        let requests = bodies.iter().map(|body| Bytes::from(request(address, body))).collect();
-        Bodies::InTurn { requests, next: 0 }
+        let mut keys = keys.iter().cycle();
+        let requests = bodies.iter().map(|body| request(address, body, keys.next()).into());
+        Bodies::InTurn { requests: requests.collect(), next: 0 }
     }
 
     /// Sends `body` with a number below `distinct` in each of its slots.
     pub fn numbered(address: SocketAddr, body: &str, distinct: u64) -> Bodies {
-        let template = request(address, body);
+        let template = request(address, body, None);
         let slots = template.match_indices(SLOT).map(|(at, _)| at).collect();
         Bodies::Numbered { template: template.into_bytes(), slots, distinct, given: 0 }
     }
@@ -77,9 +83,10 @@ fn write(mut number: u64, digits: &mut [u8]) {
     }
 }
 
-fn request(address: SocketAddr, body: &str) -> String {
+fn request(address: SocketAddr, body: &str, key: Option<&String>) -> String {
+    let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
     let head = format!(
-        "POST /v1/events HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+        "POST /v1/events HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n{key}\
          Content-Length: {}\r\n\r\n",
         body.len(),
     );

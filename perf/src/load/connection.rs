@@ -1,7 +1,7 @@
 //! A kept-alive connection on a socket that never blocks.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +15,8 @@ const ANSWER_MAX: usize = 16 << 10;
 pub struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
+    /// Where it comes from, when that was chosen.
+    source: Option<IpAddr>,
     /// What of the request has not been written yet.
     unsent: Bytes,
     intended: Instant,
@@ -34,13 +36,16 @@ pub struct Answer {
 }
 
 impl Connection {
-    /// Connects.
-    pub fn open(peer: SocketAddr) -> Result<Connection> {
-        let stream = TcpStream::connect(peer)?;
+    /// Connects, from the address `source` when that is named.
+    pub fn open(peer: SocketAddr, source: Option<IpAddr>) -> Result<Connection> {
+        let stream = match source {
+            Some(source) => connect_from(source, peer)?,
+            None => TcpStream::connect(peer)?,
+        };
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let (unsent, received) = (Bytes::new(), Vec::with_capacity(ANSWER_MAX));
-        Ok(Connection { stream, peer, unsent, intended: Instant::now(), received })
+        Ok(Connection { stream, peer, source, unsent, intended: Instant::now(), received })
     }
 
     /// To be told when it can be read or written.
@@ -48,9 +53,9 @@ impl Connection {
         &self.stream
     }
 
-    /// Where it goes.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
+    /// A fresh one between the same two.
+    pub fn again(&self) -> Result<Connection> {
+        Connection::open(self.peer, self.source)
     }
 
     /// When the request under way was meant to be sent.
@@ -98,6 +103,18 @@ impl Connection {
         ensure!(self.received.len() < ANSWER_MAX, "an answer is longer than {ANSWER_MAX} bytes");
         Ok(answer)
     }
+}
+
+/// A connection from one of this machine's addresses, of which the loopback network has 16 million.
+pub fn connect_from(source: IpAddr, peer: SocketAddr) -> Result<TcpStream> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind((source, 0).into()).with_context(|| format!("cannot connect from {source}"))?;
+        let stream = socket.connect(peer).await?.into_std()?;
+        stream.set_nonblocking(false)?;
+        Ok(stream)
+    })
 }
 
 /// The answer in `received` when all of it is there.
