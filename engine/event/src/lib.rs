@@ -32,6 +32,8 @@ pub mod write;
 
 pub mod sdk;
 
+pub mod promote;
+
 pub mod generate;
 
 pub use assembly::{Assembly, Fields, KEPT_MAX_BYTES};

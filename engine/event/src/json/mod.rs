@@ -14,7 +14,7 @@ mod scanner;
 mod text;
 
 pub(crate) use scanner::{Scanner, Scratch};
-pub(crate) use text::{Text, push_escaped, unescape, unescape_into};
+pub(crate) use text::{Text, push_escaped, string, unescape, unescape_into};
 
 /// A position in a body as the scratch tables hold it; bodies are below 4 GiB.
 #[inline]
