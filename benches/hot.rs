@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -16,7 +17,7 @@ fn append(criterion: &mut Criterion) {
     let scratch = tempfile::tempdir().expect("there is room for a scratch directory");
     let database = Database::open(&DuckDbConfig::default(), scratch.path(), scratch.path())
         .expect("the settings are the defaults");
-    let mut appender = HotAppender::new(&database).expect("the database is open");
+    let mut appender = HotAppender::new(&database, Arc::default()).expect("the database is open");
     let mut group = criterion.benchmark_group("hot_append");
     group.sample_size(10);
     for rows in [4_096_usize, 16_384, 49_152, 122_880, 131_072] {

@@ -32,7 +32,8 @@ impl Bench {
         let limits = DuckDbConfig { memory_limit: "4GB".into(), ..DuckDbConfig::default() };
         let database = Database::open(&limits, scratch.path(), scratch.path())
             .expect("the settings are close to the defaults");
-        let mut appender = HotAppender::new(&database).expect("the database is open");
+        let mut appender =
+            HotAppender::new(&database, Arc::default()).expect("the database is open");
         appender.create("hot_1").expect("the table is new");
         let rows =
             rows_of("0123456789ab", &[support::batch(BATCH, 1)]).expect("the schema is the log's");
@@ -41,7 +42,8 @@ impl Bench {
         }
         let (unused, _) = crossbeam_channel::unbounded();
         let hot = vec![Arc::new(HotTable::new("hot_1".into(), unused))];
-        let snapshot = Arc::new(Snapshot { version: 0, files: Arc::from([]), hot });
+        let snapshot =
+            Arc::new(Snapshot { version: 0, files: Arc::from([]), hot, columns: Arc::default() });
         let pool = Pool::start(QueryConfig::default(), Arc::default(), move || database.connect())
             .expect("threads can be started");
         Self { pool, snapshot }

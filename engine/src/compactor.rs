@@ -444,7 +444,12 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let location = Location::parse(None, data.path()).unwrap();
         location.create().unwrap();
-        let nothing = Snapshot { version: 0, files: Arc::default(), hot: Vec::new() };
+        let nothing = Snapshot {
+            version: 0,
+            files: Arc::default(),
+            hot: Vec::new(),
+            columns: Arc::default(),
+        };
         let space = Space::new(
             space::Limits { free_min_bytes: Some(0), log_max_bytes: u64::MAX },
             Arc::default(),

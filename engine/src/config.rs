@@ -4,6 +4,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::promoted::ColumnConfig;
+
 /// Default capacity of a shard's ring. Half of it must hold the largest request that the default
 /// limits allow (4 MiB of JSON with 50,000 events), so that such a request is never refused for
 /// its size alone.
@@ -35,6 +37,9 @@ pub struct Config {
     pub hot: HotConfig,
     /// DuckDB's own limits.
     pub duckdb: DuckDbConfig,
+    /// Values of `properties` and `context` that are columns of their own. Default none. See
+    /// [`promoted`](crate::promoted) for what a column may be, and how many.
+    pub columns: Vec<ColumnConfig>,
     /// Queries.
     pub query: QueryConfig,
     /// Joining small files of the table, and removing those that they replace.
@@ -74,6 +79,7 @@ impl Config {
             disk: DiskConfig::default(),
             hot: HotConfig::default(),
             duckdb: DuckDbConfig::default(),
+            columns: Vec::new(),
             query: QueryConfig::default(),
             compaction: CompactionConfig::default(),
         }

@@ -44,6 +44,7 @@ use crate::markers::Markers;
 use crate::metrics::Operations;
 use crate::niceness::{BEHIND_ANSWERS, BEHIND_ROLLS, step_behind};
 use crate::problem::Problem;
+use crate::promoted::{Promoter, Promotion, TableColumns, WrongTypes};
 use crate::query::{Pool, QueryError, QueryRequest, QueryStream};
 use crate::recovery::{self, Progress, RecoveryStatus, ShardLog, ids};
 use crate::roller::{Request, Roller, RollerState};
@@ -109,6 +110,10 @@ pub(crate) struct Shared {
     /// The export jobs.
     pub exports: Arc<Exports>,
     tail: Arc<Tail>,
+    /// The columns of `events`.
+    pub columns: Arc<TableColumns>,
+    /// Values that had another type than their promoted column.
+    pub wrong_types: Arc<WrongTypes>,
     pub markers: Arc<Markers>,
     /// What is to be erased, and what has been.
     pub erasures: Arc<Erasures>,
@@ -132,8 +137,8 @@ impl Engine {
     /// loops.
     ///
     /// # Errors
-    /// [`Error::Locked`] when another process has the directory; [`Error::Config`] for a value
-    /// out of range; otherwise what kept the table or DuckDB from opening.
+    /// [`Error::Locked`] when another process has the directory; [`Error::Config`] and
+    /// [`Error::Columns`] for a value out of range; otherwise what kept the table or DuckDB from opening.
     pub fn open(config: Config) -> Result<(Self, Vec<Ingest>), Error> {
         Self::open_on(config, Arc::new(RealDisk))
     }
@@ -144,18 +149,16 @@ impl Engine {
     /// As [`Engine::open`].
     pub fn open_on(config: Config, disk: Arc<dyn Disk>) -> Result<(Self, Vec<Ingest>), Error> {
         validate(&config)?;
-        let (directory, table) = open_files(&config, disk)?;
+        let (directory, mut table) = open_files(&config, disk)?;
+        let promoter = promote(&config, &mut table)?;
+        let columns = promoter.columns();
         let (directory, location) = (Arc::new(directory), table.location().clone());
         let visitors = Visitors::open(directory.root(), visitor::now())
             .map_err(Error::io("read or make the visitor salt in", directory.root()))?;
         let temporary = directory.temporary();
         let database = Arc::new(Database::open(&config.duckdb, location.root(), &temporary)?);
-        let hot = OpenHot::new(&database)?;
-        let snapshots = Arc::new(Snapshots::new(Snapshot {
-            version: table.version(),
-            files: table.live_files()?,
-            hot: vec![Arc::clone(&hot.table)],
-        }));
+        let hot = OpenHot::new(&database, &columns)?;
+        let snapshots = Arc::new(first_snapshot(&table, &hot, &columns)?);
 
         let gate = Arc::new(Gate::default());
         let (ingests, parts, markers) = make_shards(&config, &gate);
@@ -194,7 +197,9 @@ impl Engine {
             pool: Arc::new(pool),
             lister,
             exports: Arc::default(),
-            tail: Arc::default(),
+            tail: Arc::new(Tail::new(Arc::clone(&columns))),
+            columns,
+            wrong_types: promoter.total(),
             markers: Arc::new(markers),
             erasures: Arc::new(erasures),
             found: OnceLock::new(),
@@ -208,7 +213,7 @@ impl Engine {
         // The flusher sends a table only while the roller is idle.
         let (to_roller, rolls) = bounded(1);
         let (to_committer, requests) = bounded(0);
-        engine.start_flusher(hot, receiving, to_roller, &committed)?;
+        engine.start_flusher((hot, promoter), receiving, to_roller, &committed)?;
         engine.start_roller(&database, table, (rolls, requests), committed.clone())?;
         let checking = engine.clone();
         engine.spawn("check", move || checking.check_files())?;
@@ -221,7 +226,7 @@ impl Engine {
 
     fn start_flusher(
         &self,
-        hot: OpenHot,
+        (hot, promoter): (OpenHot, Promoter),
         receiving: Receiving,
         roller: Sender<Sealed>,
         committed: &BTreeMap<u32, i64>,
@@ -230,6 +235,7 @@ impl Engine {
         let flusher = Flusher {
             passing: Passing {
                 appender: hot.appender,
+                promoter,
                 node: self.node().to_owned(),
                 disk: Arc::clone(shared.directory.disk()),
                 quarantine: shared.directory.quarantine(),
@@ -329,6 +335,12 @@ impl Engine {
     #[must_use]
     pub fn node(&self) -> &str {
         self.shared.directory.node()
+    }
+
+    /// The columns of `events`, for as long as this process runs.
+    #[must_use]
+    pub fn columns(&self) -> &TableColumns {
+        &self.shared.columns
     }
 
     /// The directory of the Delta table.
@@ -504,7 +516,10 @@ impl Engine {
         let snapshot = self.shared.snapshots.load();
         // Relaxed: see `shutdown`; one more file is checked at most.
         let stop = || self.shared.closing.load(Ordering::Relaxed);
-        self.shared.checked.damaged_of(snapshot.version, &snapshot.files, stop);
+        let checked = &self.shared.checked;
+        if let Some(damaged) = checked.damaged_of(snapshot.version, &snapshot.files, stop) {
+            checked.lacking_of(&snapshot.columns, &snapshot.files, &damaged, stop);
+        }
     }
 
     /// The recovery thread: replays, then starts the shards and the compactor, which must not add its
@@ -651,6 +666,27 @@ impl Engine {
     }
 }
 
+/// Adds the configured columns to the table; gives what fills them.
+pub(crate) fn promote(config: &Config, table: &mut Table) -> Result<Promoter, Error> {
+    let promotion = Promotion::new(&config.columns)?;
+    let columns = Arc::new(table.promote(&promotion)?);
+    Ok(Promoter::new(columns, &promotion))
+}
+
+/// What readers see before anything is replayed.
+fn first_snapshot(
+    table: &Table,
+    hot: &OpenHot,
+    columns: &Arc<TableColumns>,
+) -> Result<Snapshots, Error> {
+    Ok(Snapshots::new(Snapshot {
+        version: table.version(),
+        files: table.live_files()?,
+        hot: vec![Arc::clone(&hot.table)],
+        columns: Arc::clone(columns),
+    }))
+}
+
 /// The files that a start needs before the logs: the directory and the table, both sound.
 pub(crate) fn open_files(
     config: &Config,
@@ -685,6 +721,7 @@ fn validate(config: &Config) -> Result<(), Error> {
         );
         return out_of_range("log.max_bytes", config.log_max_bytes().to_string(), limit);
     }
+    Promotion::new(&config.columns)?;
     let retained = config.compaction.retain_replaced;
     if retained > RETENTION_MAX {
         let limit = format!("at most {RETENTION_MAX:?}");
@@ -702,11 +739,11 @@ struct OpenHot {
 }
 
 impl OpenHot {
-    fn new(database: &Database) -> Result<Self, Error> {
+    fn new(database: &Database, columns: &Arc<TableColumns>) -> Result<Self, Error> {
         // Holds at most the names of the tables that exist.
         let (unused_sender, unused) = unbounded();
         let table = Arc::new(HotTable::new("hot_1".into(), unused_sender.clone()));
-        let appender = HotAppender::new(database)?;
+        let appender = HotAppender::new(database, Arc::clone(columns))?;
         appender
             .create(&table.name)
             .map_err(|source| Error::DuckDb { action: "create the first hot table", source })?;

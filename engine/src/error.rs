@@ -99,6 +99,13 @@ pub enum Error {
         /// The time that was allowed.
         limit: std::time::Duration,
     },
+    /// A promoted column cannot be as it is configured.
+    #[error(transparent)]
+    Columns {
+        /// What is wrong with it.
+        #[from]
+        unfit: crate::promoted::Unfit,
+    },
     /// A configured value is out of its range.
     #[error("{name} is {value}; it must be {limit}")]
     Config {

@@ -18,6 +18,7 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod promoted;
 pub mod schema;
 
 pub mod ack;

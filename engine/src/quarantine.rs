@@ -4,7 +4,7 @@
 //! aside. [`read`] gives back what was written or refuses: the report beside the file has its
 //! checksum, because Arrow files carry none and its reader trusts what it reads.
 //!
-//! **Layout.** An Arrow IPC file with the columns of a hot table. Metadata: [`FORMAT_KEY`] (the
+//! **Layout.** An Arrow IPC file with the columns of a hot table but the promoted ones. Metadata: [`FORMAT_KEY`] (the
 //! version of this layout), `ringlake.node`, `ringlake.shard`, `ringlake.first`, `ringlake.last`,
 //! `ringlake.reason`. Beside it lies the report that [`set_aside`](crate::log::set_aside) writes for
 //! every piece in quarantine; `verify` reads only that. Once restored, both names end in
@@ -55,7 +55,7 @@ pub struct Aside {
     pub last: i64,
     /// Why the batch was set aside.
     pub reason: String,
-    /// The events, as rows of a hot table.
+    /// The events, as rows of a hot table without promoted columns.
     pub rows: Vec<RecordBatch>,
 }
 

@@ -17,11 +17,13 @@ use ringlake_disk::{Disk, RealDisk};
 
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::engine::promote;
 use crate::erase::erased;
 use crate::error::Error;
 use crate::hot::{Database, HotAppender};
 use crate::lake::{Location, ShardCheck, Table, check_table, write_table};
 use crate::log;
+use crate::promoted::Promoter;
 use crate::quarantine::{Aside, EXTENSION, RESTORED};
 
 /// The DuckDB table that the batch passes through.
@@ -76,8 +78,9 @@ pub fn restore_on(config: &Config, aside: &Aside, disk: Arc<dyn Disk>) -> Result
         return refuse(format!("holds numbers {first} to {last}, which were erased"));
     }
     table.remove_orphans(config.compaction.retain_replaced)?;
+    let promoter = promote(config, &mut table)?;
     let database = Database::open(&config.duckdb, location.root(), &directory.temporary())?;
-    append(&database, aside)?;
+    append(&database, aside, promoter)?;
     let connection = database
         .connect()
         .map_err(|source| Error::DuckDb { action: "open a connection", source })?;
@@ -148,10 +151,13 @@ fn erased_of(directory: &Directory, aside: &Aside) -> Result<Option<(i64, i64)>,
     Ok(common.find(|(first, last)| first <= last))
 }
 
-fn append(database: &Database, aside: &Aside) -> Result<(), Error> {
-    let mut appender = HotAppender::new(database)?;
+fn append(database: &Database, aside: &Aside, mut promoter: Promoter) -> Result<(), Error> {
+    let mut appender = HotAppender::new(database, promoter.columns())?;
     appender.create(TABLE).map_err(|source| Error::DuckDb { action: "create a table", source })?;
-    for rows in &aside.rows {
+    let rows = promoter
+        .complete(aside.rows.clone())
+        .map_err(|source| Error::Arrow { action: "fill the promoted columns", source })?;
+    for rows in &rows {
         for from in (0..rows.num_rows()).step_by(APPEND_ROWS) {
             let part = rows.slice(from, APPEND_ROWS.min(rows.num_rows() - from));
             appender.append(TABLE, &[part]).map_err(|source| Error::Append {

@@ -244,6 +244,7 @@ impl Roller {
             version,
             files: Arc::clone(&files),
             hot: old.hot.clone(),
+            columns: Arc::clone(&old.columns),
         });
         Ok(())
     }
@@ -352,6 +353,7 @@ impl Roller {
             version,
             files: Arc::clone(&files),
             hot: old.hot.iter().filter(|hot| hot.name != sealed.table.name).cloned().collect(),
+            columns: Arc::clone(&old.columns),
         });
         // Relaxed: statistics.
         self.flusher.hot_rows.fetch_sub(sealed.rows, Ordering::Relaxed);

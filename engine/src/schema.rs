@@ -1,7 +1,8 @@
-//! The `events` table: its columns, once, for Arrow, DuckDB and the log.
+//! The `events` table: its built-in columns, once, for Arrow, DuckDB and the log.
 //!
-//! Columns stand in the same order everywhere. `date` is the last column of a hot table and the
-//! partition of the lake; it is never in the log, because it follows from `received_at`.
+//! Columns stand in the same order everywhere. `date` is the last built-in column of a hot table and
+//! the partition of the lake; it is never in the log, because it follows from `received_at`. Promoted
+//! columns come behind it, see [`promoted`](crate::promoted).
 //!
 //! Timestamps have no zone and mean UTC (Delta `timestamp_ntz`): DuckDB's bundled build has no
 //! ICU, and a cast from the zoned form keeps filters from the statistics.
@@ -33,6 +34,10 @@ pub enum Kind {
     Int,
     /// A 64-bit integer.
     Long,
+    /// A 64-bit floating-point number.
+    Double,
+    /// True or false.
+    Boolean,
     /// Microseconds since 1970 in UTC, without a zone.
     Timestamp,
 }
@@ -45,6 +50,8 @@ impl Kind {
             Self::Text => DataType::Utf8,
             Self::Int => DataType::Int32,
             Self::Long => DataType::Int64,
+            Self::Double => DataType::Float64,
+            Self::Boolean => DataType::Boolean,
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
         }
     }
@@ -56,6 +63,8 @@ impl Kind {
             Self::Text => "VARCHAR",
             Self::Int => "INTEGER",
             Self::Long => "BIGINT",
+            Self::Double => "DOUBLE",
+            Self::Boolean => "BOOLEAN",
             Self::Timestamp => "TIMESTAMP",
         }
     }
@@ -139,7 +148,7 @@ pub fn log_schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
-/// The Arrow schema of a hot table: the stored columns and `date`.
+/// The Arrow schema of a hot table without promoted columns: the stored columns and `date`.
 #[must_use]
 pub fn hot_schema() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -150,13 +159,13 @@ pub fn hot_schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
-/// The quoted column names, comma-separated, without the partition column.
+/// The quoted names of the built-in columns, comma-separated, without the partition column.
 #[must_use]
 pub fn column_list() -> String {
     COLUMNS.iter().map(|column| format!("\"{}\"", column.name)).collect::<Vec<_>>().join(", ")
 }
 
-/// The column definitions of a hot table, `date` included.
+/// The definitions of the built-in columns of a hot table, `date` included.
 ///
 /// There is no key, index, default or constraint: they would slow the append and are the part of
 /// DuckDB where its known recovery bugs live.

@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 
 pub use crate::lake::DataFile;
+use crate::promoted::TableColumns;
 
 /// One consistent view of all events.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub files: Arc<[DataFile]>,
     /// Hot tables, oldest first; the last one is being appended to.
     pub hot: Vec<Arc<HotTable>>,
+    /// The columns of all of them; files may lack promoted ones.
+    pub columns: Arc<TableColumns>,
 }
 
 /// A table in DuckDB's memory that holds events not yet in the lake.
@@ -77,7 +80,8 @@ impl Snapshots {
     #[must_use]
     pub fn files_of(&self, snapshot: &Snapshot) -> Arc<Snapshot> {
         let (version, files) = (snapshot.version, Arc::clone(&snapshot.files));
-        let held = Arc::new(Snapshot { version, files, hot: Vec::new() });
+        let columns = Arc::clone(&snapshot.columns);
+        let held = Arc::new(Snapshot { version, files, hot: Vec::new(), columns });
         self.lock().push(Arc::downgrade(&held));
         held
     }
@@ -110,7 +114,7 @@ mod tests {
     use super::*;
 
     fn version(version: u64) -> Snapshot {
-        Snapshot { version, files: Arc::default(), hot: Vec::new() }
+        Snapshot { version, files: Arc::default(), hot: Vec::new(), columns: Arc::default() }
     }
 
     #[test]

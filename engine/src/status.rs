@@ -1,5 +1,6 @@
 //! One look at everything countable, as `/v1/status` shows it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
@@ -41,6 +42,9 @@ pub struct Status {
     pub quarantined: Quarantine,
     /// Sequence numbers given out and lost with a failed batch: they will never exist.
     pub void: u64,
+    /// Values that were not of the type of their promoted column and are null in it, by configured
+    /// column.
+    pub wrong_types: BTreeMap<String, u64>,
 }
 
 /// One shard's numbers.
@@ -243,6 +247,7 @@ impl Status {
             recovered: shared.progress.events.load(Ordering::Relaxed),
             recovery: shared.progress.status(),
             quarantined: Quarantine::of(shared),
+            wrong_types: shared.wrong_types.counts().into_iter().collect(),
             void: shared.shards.iter().map(|shard| shard.void.load(Ordering::Relaxed)).sum(),
         }
     }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{ExportError, KEPT, RESTARTS_MAX, remove_others};
 use crate::error::Error;
+use crate::promoted::TableColumns;
 use crate::query::format::{Format, timestamp_text};
-use crate::schema::{COLUMNS, PARTITION};
 
 /// The description of a job.
 const DESCRIPTION: &str = "job.json";
@@ -79,21 +79,18 @@ pub struct ExportRequest {
 
 impl ExportRequest {
     /// The columns to write, in their order.
-    pub(super) fn column_names(&self) -> Vec<String> {
-        let all = || COLUMNS.iter().map(|column| column.name).chain([PARTITION]);
-        self.columns.clone().unwrap_or_else(|| all().map(str::to_owned).collect())
+    pub(super) fn column_names(&self, table: &TableColumns) -> Vec<String> {
+        self.columns.clone().unwrap_or_else(|| table.names().map(str::to_owned).collect())
     }
 
-    fn check(&self) -> Result<(), ExportError> {
+    fn check(&self, table: &TableColumns) -> Result<(), ExportError> {
         let columns = self.columns.as_deref().unwrap_or_default();
         let wrong = |column: &String, problem| ExportError::Column {
             column: column.chars().take(64).collect(),
             problem,
         };
         for (at, column) in columns.iter().enumerate() {
-            let is_known = column == "id"
-                || column == PARTITION
-                || COLUMNS.iter().any(|known| known.name == column);
+            let is_known = column == "id" || table.names().any(|known| known == column);
             if !is_known {
                 return Err(wrong(column, "is none of the table's"));
             }
@@ -177,9 +174,13 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job that was accepted at `now`.
-    pub(super) fn new(mut request: ExportRequest, now: i64) -> Result<Self, ExportError> {
-        request.check()?;
+    /// A job on a table with `columns` that was accepted at `now`.
+    pub(super) fn new(
+        mut request: ExportRequest,
+        columns: &TableColumns,
+        now: i64,
+    ) -> Result<Self, ExportError> {
+        request.check(columns)?;
         // What was accepted at this very moment is in. A range in the future is empty, not wrong.
         let end = now.saturating_add(1);
         request.to = Some(request.to.map_or(end, |to| to.min(end)));

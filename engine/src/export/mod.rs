@@ -281,7 +281,7 @@ impl Engine {
     pub fn create_export(&self, request: ExportRequest) -> Result<Job, ExportError> {
         let exports = &self.shared.exports;
         let started = exports.started()?;
-        let job = Job::new(request, now_micros())?;
+        let job = Job::new(request, self.columns(), now_micros())?;
         let _accepting = exports.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         {
             let entries = exports.entries();

@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::error::chain;
 use crate::lake::DataFile;
 use crate::listing::{Filter, ListRequest, OpenFile, Order, Window, hot, public, public_schema};
+use crate::promoted::TableColumns;
 use crate::snapshot::Snapshot;
 
 /// Room that is left above what events need: the files of a roll and some of the log.
@@ -44,8 +45,8 @@ pub(super) fn run(engine: &Engine, store: &Store, entry: &Entry) -> Result<()> {
     let job = entry.job().clone();
     engine.flush().map_err(|error| Ended::failed(&error))?;
     let snapshot = engine.shared.snapshots.load();
-    let schema = Arc::new(public_schema());
-    let columns = job.request.column_names();
+    let schema = Arc::new(public_schema(&snapshot.columns));
+    let columns = job.request.column_names(&snapshot.columns);
     let columns: std::result::Result<Vec<usize>, _> =
         columns.iter().map(|name| schema.index_of(name)).collect();
     let columns = columns.map_err(|error| Ended::failed(&error))?;
@@ -55,6 +56,7 @@ pub(super) fn run(engine: &Engine, store: &Store, entry: &Entry) -> Result<()> {
         store,
         entry,
         filter: Arc::new(filter(&job.request)),
+        table: Arc::clone(&snapshot.columns),
         columns,
         parts: Parts::new(store.directory(&job.id), job.request.format, written),
         unread: 0,
@@ -96,6 +98,7 @@ struct Run<'a> {
     store: &'a Store,
     entry: &'a Entry,
     filter: Arc<Filter>,
+    table: Arc<TableColumns>,
     /// The columns to write, among the public ones.
     columns: Vec<usize>,
     parts: Parts,
@@ -127,7 +130,7 @@ impl Run<'_> {
         let filter = Arc::clone(&self.filter);
         for table in &snapshot.hot {
             let mut outcome = Ok(());
-            hot::each(&connection, table, &filter, |batch| {
+            hot::each(&connection, table, &snapshot.columns, &filter, |batch| {
                 outcome = self.write(&batch);
                 outcome.is_ok()
             })
@@ -153,7 +156,7 @@ impl Run<'_> {
         };
         let rows_before = self.unread.saturating_sub(file.rows.unwrap_or(0));
         let open = OpenFile::open(file).await.map_err(unreadable)?;
-        let names: Vec<String> = self.entry.job().request.column_names();
+        let names = self.entry.job().request.column_names(&self.table);
         for group in open.groups(&self.filter).await.map_err(unreadable)? {
             let mut batches = open.matching(group, &self.filter, &names).map_err(unreadable)?;
             while let Some(batch) = batches.try_next().await.map_err(unreadable)? {
@@ -172,8 +175,9 @@ impl Run<'_> {
         let mask = self.filter.mask(batch).map_err(arrow)?;
         let wanted = filter_record_batch(batch, &mask).map_err(arrow)?;
         if wanted.num_rows() > 0 {
-            let wanted =
-                public(&wanted).and_then(|all| all.project(&self.columns)).map_err(arrow)?;
+            let wanted = public(&wanted, &self.table)
+                .and_then(|all| all.project(&self.columns))
+                .map_err(arrow)?;
             let is_complete = self.parts.write(&wanted).map_err(|error| Ended::failed(&error))?;
             self.rows += wanted.num_rows() as u64;
             if is_complete {

@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
 
 use super::*;
+use crate::promoted::TableColumns;
 
 fn job(request: ExportRequest) -> Job {
-    Job::new(request, 1_795_000_000_000_000).unwrap()
+    Job::new(request, &TableColumns::default(), 1_795_000_000_000_000).unwrap()
 }
 
 #[test]
@@ -96,8 +97,12 @@ fn an_export_whose_files_are_gone_has_failed() {
 fn the_end_of_a_range_is_the_moment_of_creation_at_the_latest() {
     let now = 1_000;
     let to = |from, to| {
-        Job::new(ExportRequest { from, to, ..ExportRequest::default() }, now)
-            .map(|job| job.request.to)
+        Job::new(
+            ExportRequest { from, to, ..ExportRequest::default() },
+            &TableColumns::default(),
+            now,
+        )
+        .map(|job| job.request.to)
     };
     assert_eq!(to(None, None).unwrap(), Some(1_001));
     assert_eq!(to(None, Some(5_000)).unwrap(), Some(1_001));

@@ -13,7 +13,8 @@ use duckdb::Connection;
 use super::ffi::{ChunkAppender, Refused};
 use super::{Database, LogBatch};
 use crate::error::Error;
-use crate::schema::{day_of, hot_schema, hot_table_columns, log_schema};
+use crate::promoted::TableColumns;
+use crate::schema::{day_of, hot_schema, log_schema};
 
 /// Where `received_at` stands in a logged row.
 const RECEIVED_AT: usize = 7;
@@ -23,7 +24,7 @@ const RECEIVED_AT: usize = 7;
 const JOINED_ROWS_MIN: usize = 2_048;
 
 /// Turns logged batches into the rows of a hot table, with `node`, `shard`, `sequence` and `date`
-/// filled in. Large batches keep their buffers, small ones are joined.
+/// filled in and without promoted columns. Large batches keep their buffers, small ones are joined.
 ///
 /// # Errors
 /// When the batches do not have the log's schema.
@@ -81,21 +82,22 @@ fn joined_rows(node: &str, batches: &[LogBatch]) -> Result<RecordBatch, ArrowErr
 pub struct HotAppender {
     connection: Connection,
     chunks: ChunkAppender,
+    columns: Arc<TableColumns>,
 }
 
 impl HotAppender {
-    /// An appender with connections of its own.
+    /// An appender with connections of its own, for tables with `columns`.
     ///
     /// # Errors
     /// When DuckDB makes no connection.
-    pub fn new(database: &Database) -> Result<Self, Error> {
+    pub fn new(database: &Database, columns: Arc<TableColumns>) -> Result<Self, Error> {
         let connection = database
             .connect()
             .map_err(|source| Error::DuckDb { action: "open a connection", source })?;
         let chunks = database
-            .chunk_appender()
+            .chunk_appender(columns.hot_schema())
             .map_err(|source| Error::Append { action: "set up the appender", source })?;
-        Ok(Self { connection, chunks })
+        Ok(Self { connection, chunks, columns })
     }
 
     /// Creates the empty table `name`.
@@ -103,7 +105,8 @@ impl HotAppender {
     /// # Errors
     /// DuckDB's.
     pub fn create(&self, name: &str) -> duckdb::Result<()> {
-        self.connection.execute_batch(&format!("CREATE TABLE {name} ({})", hot_table_columns()))
+        self.connection
+            .execute_batch(&format!("CREATE TABLE {name} ({})", self.columns.definitions()))
     }
 
     /// Drops table `name`; readers that began before keep it.
@@ -114,7 +117,7 @@ impl HotAppender {
         self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {name}"))
     }
 
-    /// Appends `rows`, which have [`hot_schema`], all or none. They must be fewer than 204,800
+    /// Appends `rows`, which have all columns of a hot table, all or none. They must be fewer than 204,800
     /// together: there DuckDB's appender commits on its own.
     ///
     /// # Errors
@@ -151,7 +154,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let database =
             Database::open(&DuckDbConfig::default(), scratch.path(), scratch.path()).unwrap();
-        let appender = HotAppender::new(&database).unwrap();
+        let appender = HotAppender::new(&database, Arc::default()).unwrap();
         appender.create("hot_1").unwrap();
         (scratch, appender)
     }

@@ -7,13 +7,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use duckdb::Connection;
 
 use super::ffi::{ChunkAppender, RawDatabase, Refused};
 use crate::config::DuckDbConfig;
 use crate::error::Error;
 use crate::query::room;
-use crate::schema::hot_schema;
 
 /// An open database; connections are made from it.
 #[derive(Debug)]
@@ -53,9 +53,9 @@ impl Database {
         self.raw.connect()
     }
 
-    /// What appends to hot tables.
-    pub(super) fn chunk_appender(&self) -> Result<ChunkAppender, Refused> {
-        ChunkAppender::new(Arc::clone(&self.raw), hot_schema())
+    /// What appends to hot tables of `schema`.
+    pub(super) fn chunk_appender(&self, schema: SchemaRef) -> Result<ChunkAppender, Refused> {
+        ChunkAppender::new(Arc::clone(&self.raw), schema)
     }
 }
 

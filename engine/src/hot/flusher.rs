@@ -296,7 +296,12 @@ impl Flusher {
         self.snapshots.update(|old| {
             let mut hot = old.hot.clone();
             hot.push(Arc::clone(&table));
-            Snapshot { version: old.version, files: Arc::clone(&old.files), hot }
+            Snapshot {
+                version: old.version,
+                files: Arc::clone(&old.files),
+                hot,
+                columns: Arc::clone(&old.columns),
+            }
         });
         let next = Open { number, table, rows: 0, bytes: 0, first_row: None };
         let full = std::mem::replace(open, next);

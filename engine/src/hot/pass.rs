@@ -21,6 +21,7 @@ use super::{HotAppender, LogBatch, Refused, rows_of};
 use crate::error::chain;
 use crate::listing::Tail;
 use crate::log::{Quarantined, set_aside};
+use crate::promoted::Promoter;
 use crate::quarantine;
 
 /// How often an append is tried before its batch is set aside.
@@ -36,6 +37,8 @@ const STOP_LOOK: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Passing {
     pub appender: HotAppender,
+    /// What fills the promoted columns.
+    pub promoter: Promoter,
     pub node: String,
     pub disk: Arc<dyn Disk>,
     pub quarantine: PathBuf,
@@ -80,8 +83,10 @@ impl Passing {
 
     fn try_append(&mut self, batches: &[LogBatch], table: &str) -> Result<usize, Refused> {
         let rows = rows_of(&self.node, batches)
+            .and_then(|rows| self.promoter.complete(rows))
             .map_err(|error| Refused { reason: chain(&error), is_lack: false })?;
         self.appender.append(table, &rows)?;
+        self.promoter.stored();
         self.tail.publish(&rows);
         Ok(rows.iter().map(RecordBatch::num_rows).sum())
     }

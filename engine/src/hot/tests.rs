@@ -14,7 +14,9 @@ use ringlake_event::{Decoder, Limits, Mode, Record, Request, Source, Tenant, rec
 use super::*;
 use crate::config::{DuckDbConfig, HotConfig};
 use crate::ingest::{Bar, Gate};
+use crate::listing::Tail;
 use crate::log::quarantined_ranges;
+use crate::promoted::Promoter;
 use crate::roller::RollerState;
 use crate::shard::BatchBuilder;
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
@@ -107,7 +109,12 @@ fn bench_with(duckdb: &DuckDbConfig, scratch: &Path, with_table: bool, config: H
     let (unused_sender, unused) = unbounded();
     let (roller, rolls) = bounded(8);
     let table = Arc::new(HotTable::new("hot_1".into(), unused_sender.clone()));
-    let snapshot = Snapshot { version: 0, files: Arc::from([]), hot: vec![Arc::clone(&table)] };
+    let snapshot = Snapshot {
+        version: 0,
+        files: Arc::from([]),
+        hot: vec![Arc::clone(&table)],
+        columns: Arc::default(),
+    };
     let (state, rolling) = (Arc::<FlusherState>::default(), Arc::<RollerState>::default());
     let space = Space::new(
         space::Limits { free_min_bytes: Some(0), log_max_bytes: u64::MAX },
@@ -119,11 +126,12 @@ fn bench_with(duckdb: &DuckDbConfig, scratch: &Path, with_table: bool, config: H
     );
     let flusher = Flusher {
         passing: Passing {
-            appender: HotAppender::new(&database).unwrap(),
+            appender: HotAppender::new(&database, Arc::default()).unwrap(),
+            promoter: Promoter::default(),
             node: "0123456789ab".into(),
             disk: Arc::new(RealDisk),
             quarantine: scratch.join("quarantine"),
-            tail: Arc::default(),
+            tail: Arc::new(Tail::new(Arc::default())),
             state: Arc::clone(&state),
         },
         config,

@@ -11,7 +11,8 @@
 //! **Roles.** Query workers and one thread of the engine call [`Checked::damaged_of`]; the roller
 //! calls [`Checked::trust`]; listings call [`Checked::problem_of`].
 //!
-//! **Memory.** About 100 bytes a file that has been checked.
+//! **Memory.** About 100 bytes a file that has been checked, and with promoted columns as much for
+//! each whose columns were looked at.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -23,8 +24,9 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::delta::DataFile;
 use super::error::{LakeError, Result};
-use super::location;
 use super::seal::{MAGIC, PageReader, TAIL_BYTES, read_at};
+use super::{footer, location};
+use crate::promoted::{Lacking, TableColumns};
 
 /// How much of a file is read at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -135,6 +137,16 @@ fn headers_crc(
     Ok(Some(crc32c::crc32c_append(crc, &part)))
 }
 
+/// The promoted ones among `columns` that `file` lacks.
+fn lacking_in(file: &DataFile, columns: &TableColumns) -> Result<Lacking> {
+    let metadata = footer::metadata(&open(file)?, &file.local)?;
+    let fields = metadata.file_metadata().schema().get_fields();
+    let has = |name: &str| fields.iter().any(|field| field.name() == name);
+    let promoted = columns.promoted().iter().enumerate();
+    let lacking = promoted.filter(|(_, column)| !has(&column.name));
+    Ok(lacking.fold(0, |lacking, (number, _)| lacking | 1 << number))
+}
+
 /// A file that is damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedFile {
@@ -171,6 +183,8 @@ pub struct Checked {
     files: Mutex<HashMap<Arc<str>, Known>>,
     /// Held by whoever checks files, so that two do not check the same.
     checking: Mutex<()>,
+    /// Which promoted columns files lack.
+    lacking: Mutex<HashMap<Arc<str>, Lacking>>,
     /// All files of this version are sound: nothing needs to be looked up. 0 before that.
     sound_version: AtomicU64,
 }
@@ -240,6 +254,39 @@ impl Checked {
         Some(())
     }
 
+    /// Which promoted ones among `columns` each of `files` lacks; nothing is known of those that are
+    /// `damaged` or cannot be read, whose readers fail in their own way. Footers that have not been
+    /// looked at are read now. `None` when `stop` said so in between.
+    pub(crate) fn lacking_of(
+        &self,
+        columns: &TableColumns,
+        files: &[DataFile],
+        damaged: &[DamagedFile],
+        stop: impl Fn() -> bool,
+    ) -> Option<Vec<Lacking>> {
+        if columns.promoted().is_empty() {
+            return Some(vec![0; files.len()]);
+        }
+        let mut found = Vec::with_capacity(files.len());
+        for file in files {
+            let known = self.lacking().get(&file.path).copied();
+            let lacking = match known {
+                Some(known) => known,
+                None if damaged.iter().any(|damaged| damaged.path == file.path) => 0,
+                None if stop() => return None,
+                None => match lacking_in(file, columns) {
+                    Ok(lacking) => {
+                        self.lacking().insert(Arc::clone(&file.path), lacking);
+                        lacking
+                    }
+                    Err(_) => 0,
+                },
+            };
+            found.push(lacking);
+        }
+        Some(found)
+    }
+
     /// Notes that a page of one of `files` could not be read: the one that is at `local`.
     pub fn bad_page(&self, files: &[DataFile], local: &str) {
         let Some(file) = files.iter().find(|file| file.local.as_os_str() == local) else { return };
@@ -266,6 +313,7 @@ impl Checked {
         if known.len() > files.len() {
             let live: HashSet<&str> = files.iter().map(|file| &*file.path).collect();
             known.retain(|path, _| live.contains(&**path));
+            self.lacking().retain(|path, _| live.contains(&**path));
         }
     }
 
@@ -282,6 +330,10 @@ impl Checked {
             .collect();
         damaged.sort_by(|a, b| a.path.cmp(&b.path));
         damaged
+    }
+
+    fn lacking(&self) -> MutexGuard<'_, HashMap<Arc<str>, Lacking>> {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {

@@ -22,6 +22,7 @@
 
 mod adds;
 mod change;
+mod columns;
 mod commit;
 mod live;
 mod log;
@@ -50,7 +51,7 @@ use self::log::LogFiles;
 use super::error::{Cause, LakeError, Result};
 use super::footer::{NewFile, STATS_COLUMNS};
 use super::location::{Location, check_node};
-use crate::schema::{COLUMNS, Kind, PARTITION};
+use crate::schema::{COLUMNS, PARTITION};
 
 use tombstones::Replaced;
 
@@ -294,7 +295,7 @@ impl Table {
         let foreign =
             |problem| Err(LakeError::Foreign { url: self.location.url().to_string(), problem });
         let schema = self.snapshot.schema();
-        for expected in columns() {
+        for expected in built_in() {
             match schema.field(expected.name()) {
                 None => return foreign(format!("it has no column {:?}", expected.name())),
                 Some(field) if field.data_type() != expected.data_type() => {
@@ -336,7 +337,7 @@ fn kernel(location: &Location) -> Kernel {
 
 /// Creates the table; whoever else does so at the same time is welcome.
 fn create(kernel: &Kernel, location: &Location) -> KernelResult<()> {
-    let schema = Arc::new(StructType::try_new(columns())?);
+    let schema = Arc::new(StructType::try_new(built_in())?);
     let created = create_table(location.url().as_str(), schema, ENGINE_INFO, false)
         .with_data_layout(DataLayout::partitioned([PARTITION]))
         .with_table_properties([
@@ -354,23 +355,15 @@ fn create(kernel: &Kernel, location: &Location) -> KernelResult<()> {
     }
 }
 
-/// The table's columns.
+/// The table's built-in columns.
 ///
 /// All may be null: a column that may not puts the feature `invariants` on the table, and every
 /// other writer has to know it. The log and the hot tables refuse events that lack a value.
-fn columns() -> impl Iterator<Item = StructField> {
+fn built_in() -> impl Iterator<Item = StructField> {
     let partition = StructField::nullable(PARTITION, DataType::DATE);
     COLUMNS
         .iter()
-        .map(|column| {
-            let data_type = match column.kind {
-                Kind::Text => DataType::STRING,
-                Kind::Int => DataType::INTEGER,
-                Kind::Long => DataType::LONG,
-                Kind::Timestamp => DataType::TIMESTAMP_NTZ,
-            };
-            StructField::nullable(column.name, data_type)
-        })
+        .map(|column| StructField::nullable(column.name, columns::data_type(column.kind)))
         .chain([partition])
 }
 

@@ -68,6 +68,30 @@ pub enum LakeError {
         /// What differs.
         problem: String,
     },
+    /// The table has a column of the configuration's name with another type.
+    #[error(
+        "the table has the column {column:?} with the type {found}, not {wanted}: \
+         give the column of the configuration another name, or the type of the table's"
+    )]
+    Column {
+        /// The column's name.
+        column: String,
+        /// Its type in the table.
+        found: String,
+        /// Its configured type.
+        wanted: &'static str,
+    },
+    /// The table would have too many promoted columns.
+    #[error(
+        "the table would have {count} promoted columns, those that are not configured any more \
+         included; it must not have more than {max}"
+    )]
+    Columns {
+        /// How many it would have.
+        count: usize,
+        /// How many it may have.
+        max: usize,
+    },
     /// The table uses a Delta feature that plain Parquet reads would get wrong.
     #[error("the file {path} of the table {problem}")]
     Unsupported {

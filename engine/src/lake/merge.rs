@@ -34,7 +34,7 @@ use super::footer::NewFile;
 use super::location::{Location, check_node};
 use super::plan::Job;
 
-use input::{Opened, Range};
+use input::{Opened, Range, schema_of};
 use order::Merge;
 use output::Output;
 pub use without::without;
@@ -121,14 +121,16 @@ fn write_all(
     step: &mut Step<'_>,
 ) -> Result<()> {
     let Some(first) = job.inputs.first() else { return Ok(()) };
+    let schema = schema_of(inputs)?;
     let cuts = cuts(job, inputs)?;
     for range in Range::between(&cuts) {
         let batch_bytes = (BATCHES_MAX / inputs.len().max(1)).min(BATCH_MAX);
         let rows = inputs.iter().filter(|input| input.meets(range));
-        let rows = rows.map(|input| input.read(range, batch_bytes)).collect::<Result<_>>()?;
+        let rows =
+            rows.map(|input| input.read(range, &schema, batch_bytes)).collect::<Result<_>>()?;
         let mut merge = Merge::new(rows)?;
         let Some(mut batch) = merge.next()? else { continue };
-        let mut output = Output::create(location, node, &first.date)?;
+        let mut output = Output::create(location, node, &first.date, &schema)?;
         loop {
             output.write(&batch)?;
             step()?;

@@ -24,7 +24,7 @@ use super::footer::NewFile;
 use super::location::{Location, check_node};
 use super::seal::seal;
 use crate::config::{PAGE_BYTES, ROW_GROUP_ROWS};
-use crate::schema::{PARTITION, column_list};
+use crate::schema::PARTITION;
 
 /// The key of the footer that says how large pages may be. Nothing else in a file of DuckDB's does,
 /// and whoever joins files has to know what reading them takes.
@@ -67,12 +67,14 @@ fn write_days(
     begun: &mut Vec<path::Path>,
 ) -> Result<Vec<NewFile>> {
     let mut files = Vec::new();
-    for day in days(connection, table)? {
+    let days = days(connection, table)?;
+    let columns = columns(connection, table)?;
+    for day in days {
         let draft = location.new_data_file(node, &day.date);
         begun.push(draft.clone());
         location.create_directory(&draft)?;
         connection
-            .execute_batch(&copy(table, &day.date, location, &draft)?)
+            .execute_batch(&copy(table, &columns, &day.date, location, &draft)?)
             .map_err(|source| LakeError::DuckDb { action: "write a Parquet file", source })?;
         let file = finish(location, &draft, node, &day.date, begun, &mut |_| Ok(()))?;
         if file.rows != day.rows {
@@ -143,6 +145,18 @@ fn days(connection: &Connection, table: &str) -> Result<Vec<Day>> {
     Ok(days)
 }
 
+/// The quoted names of the table's columns but the partition, in their order.
+fn columns(connection: &Connection, table: &str) -> Result<String> {
+    let failed =
+        |source| LakeError::DuckDb { action: "look at the columns of a hot table", source };
+    let sql = "SELECT name FROM pragma_table_info(?) ORDER BY cid";
+    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let names = statement.query_map([quoted(table)], |row| row.get::<_, String>(0));
+    let names: Vec<String> = names.map_err(failed)?.collect::<Result<_, _>>().map_err(failed)?;
+    let stored = names.iter().filter(|name| *name != PARTITION).map(|name| quoted(name));
+    Ok(stored.collect::<Vec<_>>().join(", "))
+}
+
 /// Whether `date` is `YYYY-MM-DD`. DuckDB writes other years differently, and those would not make
 /// a partition that other readers understand.
 fn is_day(date: &str) -> bool {
@@ -158,7 +172,13 @@ fn is_day(date: &str) -> bool {
 const ZSTD_LEVEL: u8 = 1;
 
 /// The statement that writes the rows of `date`.
-fn copy(table: &str, date: &str, location: &Location, path: &path::Path) -> Result<String> {
+fn copy(
+    table: &str,
+    columns: &str,
+    date: &str,
+    location: &Location,
+    path: &path::Path,
+) -> Result<String> {
     let local = location.local(path);
     let Some(target) = local.to_str() else {
         return Err(LakeError::Place {
@@ -172,7 +192,6 @@ fn copy(table: &str, date: &str, location: &Location, path: &path::Path) -> Resu
          TO '{target}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {ZSTD_LEVEL}, \
          ROW_GROUP_SIZE {ROW_GROUP_ROWS}, DATA_PAGE_SIZE_LIMIT {PAGE_BYTES}, \
          KV_METADATA {{'{PAGE_BYTES_KEY}': '{PAGE_BYTES}'}})",
-        columns = column_list(),
         table = quoted(table),
         partition = quoted(PARTITION),
         target = target.replace('\'', "''"),

@@ -14,7 +14,7 @@ use duckdb::{Connection, params_from_iter};
 use super::ListError;
 use super::filter::{Filter, KEY_COLUMNS};
 use super::order::{Nearest, Order, Place, Position};
-use crate::schema::column_list;
+use crate::promoted::TableColumns;
 use crate::snapshot::HotTable;
 
 /// DuckDB's number of a row, which stays as long as its table.
@@ -47,12 +47,13 @@ pub(crate) fn search(
 pub(crate) fn rows(
     connection: &Connection,
     table: &HotTable,
+    columns: &TableColumns,
     numbers: &[i64],
 ) -> Result<RecordBatch, ListError> {
     let list: Vec<String> = numbers.iter().map(ToString::to_string).collect();
     let sql = format!(
         "SELECT {} FROM \"{}\" WHERE {ROW_ID} IN ({}) ORDER BY {ROW_ID}",
-        column_list(),
+        columns.list(),
         table.name,
         list.join(", ")
     );
@@ -66,13 +67,14 @@ pub(crate) fn rows(
 pub(crate) fn each(
     connection: &Connection,
     table: &HotTable,
+    columns: &TableColumns,
     filter: &Filter,
     mut take: impl FnMut(RecordBatch) -> bool,
 ) -> Result<(), ListError> {
     let (conditions, values) = conditions(filter);
     let sql = format!(
         "SELECT {} FROM \"{}\" WHERE {}",
-        column_list(),
+        columns.list(),
         table.name,
         conditions.join(" AND ")
     );

@@ -21,7 +21,8 @@ use super::filter::Filter;
 use super::order::{Key, Nearest, Place, Position};
 use super::{FILES_MAX, ListError, PAGE_BYTES, ROWS_MAX, hot};
 use crate::lake::Checked;
-use crate::schema::{PARTITION, day_of, hot_schema};
+use crate::promoted::TableColumns;
+use crate::schema::{PARTITION, day_of};
 use crate::snapshot::{DataFile, Snapshot};
 
 /// Everything that a page is read from.
@@ -136,7 +137,8 @@ impl Reading<'_> {
             read += fit;
             parts.push(part);
         }
-        let schema = parts.first().map_or_else(|| Arc::new(public_schema()), RecordBatch::schema);
+        let empty = || Arc::new(public_schema(&self.snapshot.columns));
+        let schema = parts.first().map_or_else(empty, RecordBatch::schema);
         let events = arrow::compute::concat_batches(&schema, &parts).map_err(ListError::failed)?;
         Ok((events, read == found.rows.len()))
     }
@@ -172,23 +174,29 @@ impl Reading<'_> {
             let numbers: Vec<usize> = wanted.iter().map(|(row, _)| *row).collect();
             let batch = open.rows(group, &numbers).await;
             let batch = batch.map_err(|error| self.unreadable(file, error))?;
-            take_in(&batch, &wanted, &mut batches, &mut places)?;
+            let batch = self.public(&batch)?;
+            take_in(batch, &wanted, &mut batches, &mut places)?;
         }
         for (number, mut wanted) in tables {
             wanted.sort_unstable();
             let numbers: Vec<i64> = wanted.iter().map(|(row, _)| *row).collect();
-            let batch = hot::rows(self.connection, &self.snapshot.hot[number], &numbers)?;
-            take_in(&batch, &wanted, &mut batches, &mut places)?;
+            let (table, columns) = (&self.snapshot.hot[number], &self.snapshot.columns);
+            let batch = self.public(&hot::rows(self.connection, table, columns, &numbers)?)?;
+            take_in(batch, &wanted, &mut batches, &mut places)?;
         }
         let batches: Vec<&RecordBatch> = batches.iter().collect();
         interleave_record_batch(&batches, &places).map_err(ListError::failed)
+    }
+
+    fn public(&self, batch: &RecordBatch) -> Result<RecordBatch, ListError> {
+        public(batch, &self.snapshot.columns).map_err(ListError::failed)
     }
 }
 
 /// Adds `batch`, which has the `wanted` rows of one source in their order, and notes where each
 /// row of the page is.
 fn take_in<T>(
-    batch: &RecordBatch,
+    batch: RecordBatch,
     wanted: &[(T, usize)],
     batches: &mut Vec<RecordBatch>,
     places: &mut [(usize, usize)],
@@ -200,23 +208,26 @@ fn take_in<T>(
     for (row, (_, at)) in wanted.iter().enumerate() {
         places[*at] = (batches.len(), row);
     }
-    batches.push(public(batch).map_err(ListError::failed)?);
+    batches.push(batch);
     Ok(())
 }
 
-/// The columns of a page.
-pub(crate) fn public_schema() -> Schema {
+/// The columns of a page of events with `columns`.
+pub(crate) fn public_schema(columns: &TableColumns) -> Schema {
     let id = Arc::new(Field::new("id", DataType::Utf8, false));
     // Other writers may have left values out that we never do.
-    let stored = hot_schema();
+    let stored = columns.hot_schema();
     let stored =
         stored.fields().iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true)));
     Schema::new([id].into_iter().chain(stored).collect::<Vec<_>>())
 }
 
 /// `batch` with the columns of a page: `id` and `date` are computed, what is missing is null.
-pub(crate) fn public(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let schema = Arc::new(public_schema());
+pub(crate) fn public(
+    batch: &RecordBatch,
+    columns: &TableColumns,
+) -> Result<RecordBatch, ArrowError> {
+    let schema = Arc::new(public_schema(columns));
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         columns.push(match (field.name().as_str(), batch.column_by_name(field.name())) {

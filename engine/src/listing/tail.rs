@@ -24,6 +24,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::page::{public, size_of_rows};
 use super::{ListError, ListRequest};
+use crate::promoted::TableColumns;
 
 /// Most followers: each encodes what it gets for itself.
 const FOLLOWERS_MAX: usize = 64;
@@ -37,6 +38,7 @@ const BURST_BYTES: usize = 1 << 20;
 /// Where the flusher leaves what it has made visible.
 #[derive(Debug)]
 pub(crate) struct Tail {
+    columns: Arc<TableColumns>,
     sender: broadcast::Sender<Arc<Burst>>,
     /// Rows of all bursts so far, those left out included. Written by the flusher.
     rows: AtomicU64,
@@ -52,13 +54,12 @@ struct Burst {
     end: u64,
 }
 
-impl Default for Tail {
-    fn default() -> Self {
-        Self { sender: broadcast::Sender::new(BURSTS), rows: AtomicU64::new(0) }
-    }
-}
-
 impl Tail {
+    /// Nothing yet, of rows with `columns`.
+    pub(crate) fn new(columns: Arc<TableColumns>) -> Self {
+        Self { columns, sender: broadcast::Sender::new(BURSTS), rows: AtomicU64::new(0) }
+    }
+
     /// Shows followers the `rows` of a flush. Called by the flusher alone.
     pub(crate) fn publish(&self, rows: &[RecordBatch]) {
         if self.sender.receiver_count() == 0 {
@@ -67,7 +68,7 @@ impl Tail {
         let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
         // Relaxed: written here only; `follow` says what it reads.
         let end = self.rows.fetch_add(count as u64, Ordering::Relaxed) + count as u64;
-        match newest(rows) {
+        match newest(rows, &self.columns) {
             Ok(events) => {
                 let first = end - events.num_rows() as u64;
                 // Nobody is left when the last one has gone meanwhile.
@@ -88,12 +89,13 @@ impl Tail {
         // Relaxed: the channel's lock, taken above, comes after every burst that this follower does
         // not get, so their rows are in. Those of a burst on its way may be, see `next`.
         let seen = self.rows.load(Ordering::Relaxed);
-        Ok(Follower { receiver, texts: request.texts(), seen })
+        let columns = Arc::clone(&self.columns);
+        Ok(Follower { columns, receiver, texts: request.texts(), seen })
     }
 }
 
 /// The last rows, copied, so that a burst keeps no large batch alive.
-fn newest(rows: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
+fn newest(rows: &[RecordBatch], columns: &TableColumns) -> Result<RecordBatch, ArrowError> {
     let (mut parts, mut taken, mut bytes, mut is_full) = (Vec::new(), 0, 0, false);
     for batch in rows.iter().rev() {
         let mut first = batch.num_rows();
@@ -108,7 +110,7 @@ fn newest(rows: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
         parts.push(batch.slice(first, batch.num_rows() - first));
     }
     parts.reverse();
-    concat_batches(&crate::schema::hot_schema(), &parts)
+    concat_batches(&columns.hot_schema(), &parts)
 }
 
 /// What a follower gets next.
@@ -123,6 +125,7 @@ pub enum Fresh {
 /// Follows the events as they become visible.
 #[derive(Debug)]
 pub struct Follower {
+    columns: Arc<TableColumns>,
     receiver: broadcast::Receiver<Arc<Burst>>,
     texts: Vec<(&'static str, String)>,
     /// Rows up to here have been shown or reported.
@@ -169,7 +172,7 @@ impl Follower {
             columns.iter().all(|(column, text)| column.is_valid(row) && column.value(row) == *text)
         };
         let mask: BooleanArray = (0..events.num_rows()).map(|row| Some(matches(row))).collect();
-        public(&filter_record_batch(events, &mask)?)
+        public(&filter_record_batch(events, &mask)?, &self.columns)
     }
 }
 
@@ -221,7 +224,7 @@ mod tests {
 
     #[test]
     fn followers_get_what_comes_after_them_and_is_theirs() {
-        let tail = Tail::default();
+        let tail = Tail::new(Arc::default());
         tail.publish(&rows(1, 3, 0));
         let (mut all, mut one) = (follow(&tail, None), follow(&tail, Some("t1")));
         tail.publish(&rows(4, 2, 0));
@@ -233,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_cut_to_its_newest_events_and_says_so() {
-        let tail = Tail::default();
+        let tail = Tail::new(Arc::default());
         let mut follower = follow(&tail, None);
         tail.publish(&rows(1, 5_000, 0));
         let seen = now(&mut follower);
@@ -246,7 +249,7 @@ mod tests {
 
     #[test]
     fn who_does_not_keep_up_is_told_how_much_is_missing() {
-        let tail = Tail::default();
+        let tail = Tail::new(Arc::default());
         let mut follower = follow(&tail, None);
         tail.publish(&rows(1, 1, 0));
         assert_eq!(now(&mut follower), ["e1"]);
@@ -267,7 +270,7 @@ mod tests {
 
     #[test]
     fn one_follower_too_many_is_refused_until_another_goes() {
-        let tail = Tail::default();
+        let tail = Tail::new(Arc::default());
         let mut followers: Vec<_> = (0..FOLLOWERS_MAX).map(|_| follow(&tail, None)).collect();
         let request = ListRequest::default();
         assert!(matches!(tail.follow(&request), Err(ListError::Followers { .. })));

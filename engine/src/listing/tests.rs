@@ -228,7 +228,7 @@ fn check(events: &RecordBatch) {
 }
 
 fn snapshot(files: Vec<DataFile>, hot: Vec<Arc<HotTable>>) -> Snapshot {
-    Snapshot { version: 1, files: files.into(), hot }
+    Snapshot { version: 1, files: files.into(), hot, columns: Arc::default() }
 }
 
 fn requests(limit: usize) -> Vec<ListRequest> {

@@ -119,7 +119,11 @@ impl Session {
         let stop = || job.watch.reason().is_some();
         let damaged = job.checked.damaged_of(snapshot.version, &snapshot.files, stop);
         let damaged = damaged.ok_or_else(|| QueryError::failed("told to stop"))?;
-        let statement = view::statement(snapshot, &damaged, job.request.tenant.as_deref())?;
+        let (columns, files) = (&snapshot.columns, &snapshot.files);
+        let lacking = job.checked.lacking_of(columns, files, &damaged, stop);
+        let lacking = lacking.ok_or_else(|| QueryError::failed("told to stop"))?;
+        let tenant = job.request.tenant.as_deref();
+        let statement = view::statement(snapshot, &damaged, &lacking, tenant)?;
         if self.view.as_ref() != Some(&statement) {
             self.view = None;
             self.connection

@@ -108,7 +108,12 @@ impl Fixture {
 
 /// A snapshot without files and hot tables.
 fn no_events() -> Arc<Snapshot> {
-    Arc::new(Snapshot { version: 0, files: Arc::from([]), hot: Vec::new() })
+    Arc::new(Snapshot {
+        version: 0,
+        files: Arc::from([]),
+        hot: Vec::new(),
+        columns: Arc::default(),
+    })
 }
 
 fn read(mut stream: QueryStream) -> Result<Vec<RecordBatch>, QueryError> {

@@ -18,14 +18,16 @@ use std::collections::BTreeMap;
 use std::path::Component;
 
 use crate::lake::DamagedFile;
-use crate::schema::{COLUMNS, PARTITION, column_list};
+use crate::promoted::{Lacking, TableColumns};
+use crate::schema::{COLUMNS, Kind, PARTITION, column_list};
 use crate::snapshot::{DataFile, Snapshot};
 
 use super::QueryError;
 use super::error::DAMAGED_MARK;
 
-/// The statement that makes `events` show `snapshot`, of whose files `damaged` must not be read, on
-/// the connection that runs it; only the events of `tenant`, if there is one.
+/// The statement that makes `events` show `snapshot` on the connection that runs it; only the events
+/// of `tenant`, if there is one. Files that are `damaged` must not be read; `lacking` says of each
+/// file which promoted columns it has not.
 ///
 /// # Errors
 ///
@@ -33,26 +35,30 @@ use super::error::DAMAGED_MARK;
 pub(super) fn statement(
     snapshot: &Snapshot,
     damaged: &[DamagedFile],
+    lacking: &[Lacking],
     tenant: Option<&str>,
 ) -> Result<String, QueryError> {
-    let columns = format!("{}, \"{PARTITION}\"", column_list());
-    let mut branches: Vec<String> = damaged.iter().map(failing).collect();
-    let is_sound = |file: &&DataFile| !damaged.iter().any(|damaged| damaged.path == file.path);
-    let files: Vec<&DataFile> = snapshot.files.iter().filter(is_sound).collect();
-    if !files.iter().all(|file| has_usual_path(file)) {
-        branches.extend(branches_by_day(&files)?);
-    } else if !files.is_empty() {
-        let list = file_list(files.into_iter())?;
-        branches.push(format!(
-            "SELECT {columns} FROM read_parquet({list}, hive_partitioning = true, \
-             hive_types = {{'{PARTITION}': DATE}})"
-        ));
+    let table = &*snapshot.columns;
+    let columns = select(table, 0, DATE);
+    let mut branches: Vec<String> = damaged.iter().map(|file| failing(table, file)).collect();
+    let is_sound = |file: &DataFile| !damaged.iter().any(|damaged| damaged.path == file.path);
+    let files: Vec<(&DataFile, Lacking)> = snapshot
+        .files
+        .iter()
+        .zip(lacking)
+        .filter(|(file, _)| is_sound(file))
+        .map(|(file, lacking)| (file, *lacking))
+        .collect();
+    if files.iter().all(|(file, _)| has_usual_path(file)) {
+        branches.extend(branches_by_columns(table, &files)?);
+    } else {
+        branches.extend(branches_by_day(table, &files)?);
     }
-    for table in &snapshot.hot {
-        branches.push(format!("SELECT {columns} FROM {}", quoted(&table.name)));
+    for hot in &snapshot.hot {
+        branches.push(format!("SELECT {columns} FROM {}", quoted(&hot.name)));
     }
     if branches.is_empty() {
-        branches.push(empty());
+        branches.push(empty(table));
     }
     let all = branches.join(" UNION ALL ");
     let shown = match tenant {
@@ -65,20 +71,62 @@ pub(super) fn statement(
     Ok(format!("CREATE OR REPLACE TEMP VIEW events AS {shown}"))
 }
 
-/// One branch per day, each with its date as a constant: a filter on `date` folds the others away.
-fn branches_by_day(files: &[&DataFile]) -> Result<Vec<String>, QueryError> {
-    let mut days: BTreeMap<&str, Vec<&DataFile>> = BTreeMap::new();
-    for &file in files {
-        days.entry(&file.date).or_default().push(file);
+/// [`PARTITION`], quoted.
+const DATE: &str = "\"date\"";
+
+/// The columns of `events` in their order: the partition is `date`, and promoted ones that are
+/// `lacking` are null.
+fn select(table: &TableColumns, lacking: Lacking, date: &str) -> String {
+    let mut list = format!("{}, {date}", column_list());
+    for (number, column) in table.promoted().iter().enumerate() {
+        let name = quoted(&column.name);
+        list.push_str(&match lacking >> number & 1 {
+            0 => format!(", {name}"),
+            _ => format!(", CAST(NULL AS {}) AS {name}", column.kind.sql()),
+        });
     }
-    let columns = column_list();
-    days.into_iter()
-        .map(|(date, files)| {
+    list
+}
+
+/// One branch for all files with the same promoted columns: DuckDB wants every file of a branch to
+/// have all of its columns. A filter on a column folds away the branches that lack it.
+fn branches_by_columns(
+    table: &TableColumns,
+    files: &[(&DataFile, Lacking)],
+) -> Result<Vec<String>, QueryError> {
+    let mut alike: BTreeMap<Lacking, Vec<&DataFile>> = BTreeMap::new();
+    for &(file, lacking) in files {
+        alike.entry(lacking).or_default().push(file);
+    }
+    alike
+        .into_iter()
+        .map(|(lacking, files)| {
             let list = file_list(files.into_iter())?;
-            let day = date_or_null(date);
             Ok(format!(
-                "SELECT {columns}, CAST({day} AS DATE) AS \"{PARTITION}\" \
-                 FROM read_parquet({list}, hive_partitioning = false)"
+                "SELECT {} FROM read_parquet({list}, hive_partitioning = true, \
+                 hive_types = {{'{PARTITION}': DATE}})",
+                select(table, lacking, DATE),
+            ))
+        })
+        .collect()
+}
+
+/// The same for each day, with its date as a constant: a filter on `date` folds the others away.
+fn branches_by_day(
+    table: &TableColumns,
+    files: &[(&DataFile, Lacking)],
+) -> Result<Vec<String>, QueryError> {
+    let mut days: BTreeMap<(&str, Lacking), Vec<&DataFile>> = BTreeMap::new();
+    for &(file, lacking) in files {
+        days.entry((&file.date, lacking)).or_default().push(file);
+    }
+    days.into_iter()
+        .map(|((date, lacking), files)| {
+            let list = file_list(files.into_iter())?;
+            let date = format!("CAST({} AS DATE) AS {DATE}", date_or_null(date));
+            Ok(format!(
+                "SELECT {} FROM read_parquet({list}, hive_partitioning = false)",
+                select(table, lacking, &date),
             ))
         })
         .collect()
@@ -86,28 +134,29 @@ fn branches_by_day(files: &[&DataFile]) -> Result<Vec<String>, QueryError> {
 
 /// A relation with the columns of `events` that fails when it is read. No value is a constant: a
 /// filter on one would be decided without reading, and the rows of the file silently left out.
-fn failing(file: &DamagedFile) -> String {
+fn failing(table: &TableColumns, file: &DamagedFile) -> String {
     let message = literal(&format!("{DAMAGED_MARK}{}\"", file.path));
     let fail = format!("error(concat({message}, i))");
-    let columns: Vec<String> = COLUMNS
-        .iter()
-        .map(|column| format!("CAST({fail} AS {}) AS {}", column.kind.sql(), quoted(column.name)))
-        .collect();
+    let date = format!("CAST({} AS DATE) AS {DATE}", date_or_null(&file.date));
     format!(
-        "SELECT {}, CAST({} AS DATE) AS \"{PARTITION}\" FROM range(1) AS damaged(i) \
-         WHERE CASE WHEN i >= 0 THEN {fail} END",
-        columns.join(", "),
-        date_or_null(&file.date),
+        "SELECT {} FROM range(1) AS damaged(i) WHERE CASE WHEN i >= 0 THEN {fail} END",
+        all_as(table, &fail, &date),
     )
 }
 
 /// A relation without rows that has the columns of `events`.
-fn empty() -> String {
-    let columns: Vec<String> = COLUMNS
-        .iter()
-        .map(|column| format!("CAST(NULL AS {}) AS {}", column.kind.sql(), quoted(column.name)))
-        .collect();
-    format!("SELECT {}, CAST(NULL AS DATE) AS \"{PARTITION}\" WHERE false", columns.join(", "))
+fn empty(table: &TableColumns) -> String {
+    let date = format!("CAST(NULL AS DATE) AS {DATE}");
+    format!("SELECT {} WHERE false", all_as(table, "NULL", &date))
+}
+
+/// The columns of `events` in their order: the partition is `date`, all others are `value`.
+fn all_as(table: &TableColumns, value: &str, date: &str) -> String {
+    let cast =
+        |name: &str, kind: Kind| format!("CAST({value} AS {}) AS {}", kind.sql(), quoted(name));
+    let built_in = COLUMNS.iter().map(|column| cast(column.name, column.kind));
+    let promoted = table.promoted().iter().map(|column| cast(&column.name, column.kind));
+    built_in.chain([date.to_owned()]).chain(promoted).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether `date=…` of the file's own day is the only partition that its path spells.

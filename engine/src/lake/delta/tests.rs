@@ -13,6 +13,8 @@ use super::commit::Roll;
 use super::replace::Replacement;
 use super::*;
 use crate::lake::testing::{DAY, DAY_MICROS, NODE, made_up, scratch};
+use crate::promoted::{ColumnConfig, Promotion, TABLE_COLUMNS_MAX};
+use crate::schema::Kind;
 
 mod power_cut;
 mod replace;
@@ -399,4 +401,84 @@ fn a_table_lives_in_a_directory_with_a_space_in_its_name() {
     let mut table = Table::open_or_create(&location, NODE).unwrap();
     assert_eq!(*table.live_files().unwrap()[0].local, *location.local(&file.path));
     assert!(table.remove_orphans(DAY_LONG).unwrap().is_empty());
+}
+
+fn promotion(columns: &[(&str, Kind)]) -> Promotion {
+    let column = |&(name, kind): &(&str, Kind)| ColumnConfig {
+        name: name.into(),
+        path: "properties.a".into(),
+        kind,
+    };
+    Promotion::new(&columns.iter().map(column).collect::<Vec<_>>()).unwrap()
+}
+
+fn promoted(table: &Table) -> Vec<(String, Kind)> {
+    let columns = table.columns();
+    columns.promoted().iter().map(|column| (column.name.clone(), column.kind)).collect()
+}
+
+#[test]
+fn columns_are_added_once_by_a_commit_of_their_own_and_stay() {
+    let (_data, location) = scratch();
+    let mut table = Table::open_or_create(&location, NODE).unwrap();
+    let _ = table.commit(&[made_up(&location, NODE, 7)], &[step(0, 0, 7)]).unwrap();
+    let before = fs::read_to_string(commit_file(&location, 0)).unwrap();
+    table.promote(&Promotion::default()).unwrap();
+    assert_eq!(table.version(), 1, "nothing is asked for");
+
+    let all = [
+        ("plan", Kind::Text),
+        ("items", Kind::Long),
+        ("total", Kind::Double),
+        ("paid", Kind::Boolean),
+        ("due_at", Kind::Timestamp),
+    ];
+    let mut other = Table::open(&location, "node-b").unwrap();
+    for _ in 0..2 {
+        table.promote(&promotion(&all)).unwrap();
+        assert_eq!(table.version(), 2);
+    }
+    // Another writer that had not seen it adds nothing but what is missing.
+    other.promote(&promotion(&[("items", Kind::Long), ("city", Kind::Text)])).unwrap();
+    assert_eq!(other.version(), 3);
+    let expected: Vec<_> = all.iter().chain(&[("city", Kind::Text)]).collect();
+    let expected: Vec<_> =
+        expected.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
+    assert_eq!(promoted(&other), expected);
+
+    // Nothing else of the table has changed, and its files are committed as before.
+    let altered = fs::read_to_string(commit_file(&location, 2)).unwrap();
+    assert!(altered.contains("\"metaData\"") && !altered.contains("\"protocol\""), "{altered}");
+    assert!(!altered.contains("columnMapping") && before.contains("\"protocol\""), "{altered}");
+    let _ = table.commit(&[made_up(&location, NODE, 2)], &[step(0, 7, 9)]).unwrap();
+    assert_eq!((table.version(), names(&table).len()), (4, 2));
+    let mut reopened = Table::open_or_create(&location, NODE).unwrap();
+    reopened.forget_history().unwrap();
+    let reopened = Table::open_or_create(&location, NODE).unwrap();
+    assert_eq!(promoted(&reopened), expected);
+    assert_eq!((reopened.sequence(0).unwrap(), names(&reopened).len()), (9, 2));
+}
+
+#[test]
+fn a_column_with_another_type_and_too_many_columns_are_refused() {
+    let (_data, location) = scratch();
+    let mut table = Table::open_or_create(&location, NODE).unwrap();
+    table.promote(&promotion(&[("plan", Kind::Text)])).unwrap();
+    let error = table.promote(&promotion(&[("city", Kind::Text), ("plan", Kind::Long)]));
+    let error = error.unwrap_err();
+    assert!(matches!(&error, LakeError::Column { column, .. } if column == "plan"), "{error}");
+    assert!(error.to_string().contains("string, not int64"), "{error}");
+    assert_eq!(promoted(&table).len(), 1, "nothing of a refused configuration is added");
+
+    let names: Vec<String> = (0..TABLE_COLUMNS_MAX).map(|number| format!("c{number}")).collect();
+    let texts = |range: std::ops::Range<usize>| {
+        let columns: Vec<_> = names[range].iter().map(|name| (name.as_str(), Kind::Text)).collect();
+        promotion(&columns)
+    };
+    table.promote(&texts(0..64)).unwrap();
+    table.promote(&texts(64..TABLE_COLUMNS_MAX - 1)).unwrap();
+    let error = table.promote(&texts(TABLE_COLUMNS_MAX - 1..TABLE_COLUMNS_MAX)).unwrap_err();
+    assert!(matches!(error, LakeError::Columns { count: 129, max: 128 }), "{error}");
+    table.promote(&texts(0..64)).unwrap();
+    assert_eq!(promoted(&table).len(), TABLE_COLUMNS_MAX);
 }

@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::filter_record_batch;
@@ -28,7 +28,8 @@ use crate::lake::delta::DataFile;
 use crate::lake::error::{LakeError, Result};
 use crate::lake::footer;
 use crate::lake::roll::PAGE_BYTES_KEY;
-use crate::schema::COLUMNS;
+use crate::promoted::KINDS;
+use crate::schema::{COLUMNS, Kind};
 
 /// Most rows of a batch: beyond it larger batches make nothing faster.
 const BATCH_ROWS_MAX: usize = 4_096;
@@ -38,14 +39,29 @@ const ARROW_FACTOR: usize = 4;
 /// Rows whose `received_at` is read at a time.
 const SAMPLE_ROWS: usize = 65_536;
 
-/// The columns of an output. All may be null, as those of the table may.
-pub(super) fn schema() -> SchemaRef {
-    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-        let field =
-            |column: &crate::schema::Column| Field::new(column.name, column.kind.arrow(), true);
-        Arc::new(Schema::new(COLUMNS.iter().map(field).collect::<Vec<_>>()))
-    });
-    Arc::clone(&SCHEMA)
+/// The columns of an output: the built-in ones, and every promoted one that an input has, whoever
+/// added it to the table. All may be null, as those of the table may.
+pub(super) fn schema_of(inputs: &[Opened]) -> Result<SchemaRef> {
+    let built_in = COLUMNS.iter().map(|it| Field::new(it.name, it.kind.arrow(), true));
+    let mut fields: Vec<Field> = built_in.collect();
+    for input in inputs {
+        for found in input.metadata.schema().fields() {
+            match fields.iter().find(|field| field.name() == found.name()) {
+                None => fields.push(Field::new(found.name(), found.data_type().clone(), true)),
+                Some(known) if known.data_type() == found.data_type() => {}
+                Some(_) => return Err(other_type(&input.path, found)),
+            }
+        }
+    }
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+fn other_type(path: &Path, field: &Field) -> LakeError {
+    let (name, found) = (field.name(), field.data_type());
+    LakeError::Content {
+        path: path.to_owned(),
+        problem: format!("has the column {name:?} as {found}"),
+    }
 }
 
 /// Moments of `received_at`: from the first one, which is in it, to the second, which is not.
@@ -78,8 +94,6 @@ pub(super) struct Opened {
     path: Arc<Path>,
     file: File,
     metadata: ArrowReaderMetadata,
-    /// For each column of [`schema`] where it is in the file, if it is.
-    places: Vec<Option<usize>>,
     /// First and last `received_at`, when the footer tells.
     received_at: Option<(i64, i64)>,
     /// Rows.
@@ -96,11 +110,10 @@ impl Opened {
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata =
             ArrowReaderMetadata::load(&file, options).map_err(LakeError::parquet(path))?;
-        let places = places(metadata.schema(), path)?;
+        check_columns(metadata.schema(), path)?;
         let footer = metadata.metadata();
         Ok(Self {
             path: Arc::clone(&input.local),
-            places,
             received_at: received_at(footer),
             rows: footer::rows(footer),
             page_bytes: page_bytes(footer),
@@ -114,8 +127,13 @@ impl Opened {
         self.received_at.is_none_or(|(first, last)| range.meets(first, last))
     }
 
-    /// Its rows of `range`, in batches of about `batch_bytes`.
-    pub(super) fn read(&self, range: Range, batch_bytes: usize) -> Result<Rows> {
+    /// Its rows of `range` with the columns of `schema`, in batches of about `batch_bytes`.
+    pub(super) fn read(
+        &self,
+        range: Range,
+        schema: &SchemaRef,
+        batch_bytes: usize,
+    ) -> Result<Rows> {
         let groups = self.metadata.metadata().row_groups().iter();
         let bytes: i64 = groups.map(RowGroupMetaData::total_byte_size).sum();
         let bytes = usize::try_from(bytes).unwrap_or(0).saturating_mul(ARROW_FACTOR);
@@ -128,7 +146,8 @@ impl Opened {
         Ok(Rows {
             reader,
             range: (!whole).then_some(range),
-            places: self.places.clone(),
+            places: places(schema, self.metadata.schema()),
+            schema: Arc::clone(schema),
             path: Arc::clone(&self.path),
         })
     }
@@ -160,12 +179,14 @@ pub(super) struct Rows {
     reader: ParquetRecordBatchReader,
     /// Absent when all rows are wanted.
     range: Option<Range>,
+    /// The columns that are wanted, and where the file has each, if it does.
+    schema: SchemaRef,
     places: Vec<Option<usize>>,
     path: Arc<Path>,
 }
 
 impl Rows {
-    /// The next batch with rows, in the columns of [`schema`].
+    /// The next batch with rows, in the wanted columns.
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>> {
         while let Some(batch) = self.reader.next() {
             let batch = batch.map_err(|error| LakeError::parquet(&*self.path)(error.into()))?;
@@ -180,14 +201,14 @@ impl Rows {
     fn conform(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let failed =
             |error: arrow::error::ArrowError| LakeError::parquet(&*self.path)(error.into());
-        let column = |(place, column): (&Option<usize>, &crate::schema::Column)| -> ArrayRef {
+        let column = |(place, field): (&Option<usize>, &Arc<Field>)| -> ArrayRef {
             match place {
                 Some(place) => Arc::clone(batch.column(*place)),
-                None => new_null_array(&column.kind.arrow(), batch.num_rows()),
+                None => new_null_array(field.data_type(), batch.num_rows()),
             }
         };
-        let columns = self.places.iter().zip(&COLUMNS).map(column).collect();
-        let batch = RecordBatch::try_new(schema(), columns).map_err(failed)?;
+        let columns = self.places.iter().zip(self.schema.fields()).map(column).collect();
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(failed)?;
         let Some(range) = self.range else { return Ok(batch) };
         let moments = batch.column_by_name("received_at").expect("the schema has this column");
         let moments = moments.as_primitive::<TimestampMicrosecondType>();
@@ -200,23 +221,28 @@ impl Rows {
     }
 }
 
-/// Where the file has each column; refuses a file with columns that would be lost, or with others.
-fn places(found: &Schema, path: &Path) -> Result<Vec<Option<usize>>> {
-    let content = |problem| Err(LakeError::Content { path: path.to_owned(), problem });
-    let known = |name: &str| COLUMNS.iter().any(|column| column.name == name);
-    if let Some(unknown) = found.fields().iter().find(|field| !known(field.name())) {
-        return content(format!("has the column {:?}, which the table lacks", unknown.name()));
-    }
-    let mut places = Vec::with_capacity(COLUMNS.len());
-    for column in COLUMNS {
-        let place = found.index_of(column.name).ok();
-        let kind = place.map(|place| found.field(place).data_type());
-        if let Some(other) = kind.filter(|kind| **kind != column.kind.arrow()) {
-            return content(format!("has the column {:?} as {other}", column.name));
+/// Where a file with the columns `found` has each column of `schema`.
+fn places(schema: &Schema, found: &Schema) -> Vec<Option<usize>> {
+    schema.fields().iter().map(|field| found.index_of(field.name()).ok()).collect()
+}
+
+/// Refuses a file with columns that would be lost: of a type that no column of the table has, or
+/// built-in ones of another type.
+fn check_columns(found: &Schema, path: &Path) -> Result<()> {
+    for field in found.fields() {
+        let built_in = COLUMNS.iter().find(|column| column.name == field.name());
+        let is_ours = |kind: &Kind| *field.data_type() == kind.arrow();
+        match built_in {
+            Some(column) if !is_ours(&column.kind) => return Err(other_type(path, field)),
+            None if !KINDS.iter().any(is_ours) => {
+                let problem =
+                    format!("has the column {:?}, which the table cannot have", field.name());
+                return Err(LakeError::Content { path: path.to_owned(), problem });
+            }
+            _ => {}
         }
-        places.push(place);
     }
-    Ok(places)
+    Ok(())
 }
 
 /// The uncompressed bytes that reading the file holds at a time: of each column a page and a

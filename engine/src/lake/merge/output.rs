@@ -5,8 +5,10 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use object_store::path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -15,7 +17,6 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
-use super::input::schema;
 use super::{Events, Step, remove};
 use crate::config::{PAGE_BYTES, ROW_GROUP_ROWS};
 use crate::lake::error::{LakeError, Result};
@@ -47,15 +48,20 @@ pub(super) struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    /// Begins a file of `node` in the partition `date`.
-    pub(super) fn create(location: &'a Location, node: &'a str, date: &'a str) -> Result<Self> {
+    /// Begins a file of `node` in the partition `date`, of rows with `schema`.
+    pub(super) fn create(
+        location: &'a Location,
+        node: &'a str,
+        date: &'a str,
+        schema: &SchemaRef,
+    ) -> Result<Self> {
         let options =
             ArrowWriterOptions::new().with_properties(properties()?).with_skip_arrow_metadata(true);
         let draft = location.new_data_file(node, date);
         location.create_directory(&draft)?;
         let local = location.local(&draft);
         let file = File::create_new(&local).map_err(LakeError::io("create", &local))?;
-        match ArrowWriter::try_new_with_options(file, schema(), options) {
+        match ArrowWriter::try_new_with_options(file, Arc::clone(schema), options) {
             Ok(writer) => {
                 let begun = vec![draft.clone()];
                 Ok(Self { location, node, date, draft, writer, begun })

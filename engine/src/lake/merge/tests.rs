@@ -248,10 +248,10 @@ fn a_file_that_cannot_be_read_is_named_and_nothing_is_left_behind() {
     assert_eq!(error.path(), Some(&*path), "{error}");
 }
 
-/// Files from before a column was added read as null; a column that we do not know must not get
+/// Files from before a column was added read as null; a column that no table of ours has must not get
 /// lost.
 #[test]
-fn a_missing_column_is_null_and_an_unknown_one_is_refused() {
+fn a_missing_column_is_null_and_one_of_a_strange_type_is_refused() {
     let (_data, location, mut job) = rolled(&["range(1, 11) t(i)", "range(1, 11) t(i)"]);
     let connection = Connection::open_in_memory().unwrap();
     let mut rewrite = |select: &str| {
@@ -279,6 +279,52 @@ fn a_missing_column_is_null_and_an_unknown_one_is_refused() {
     let job = rewrite("* EXCLUDE (colour) REPLACE (CAST(sequence AS INTEGER) AS sequence)");
     let error = merge(&location, NODE, job, &mut || true).unwrap_err();
     assert!(error.to_string().contains("\"sequence\" as Int32"), "{error}");
+}
+
+/// Whoever has added them: another node may do so while this one runs.
+#[test]
+fn promoted_columns_of_any_input_are_kept() {
+    let (_data, location) = scratch();
+    location.create().unwrap();
+    let connection = hot_table("hot");
+    let mut inputs = Vec::new();
+    for (shard, promoted) in [None, Some("plan VARCHAR"), Some("paid BOOLEAN")].iter().enumerate() {
+        connection.execute_batch("DELETE FROM hot").unwrap();
+        let shard = u32::try_from(shard).unwrap();
+        append(&connection, "hot", NODE, shard, "range(1, 11) t(i)", 0);
+        if let Some(promoted) = promoted {
+            let name = promoted.split(' ').next().unwrap();
+            let value = if name == "plan" { "'p' || sequence" } else { "sequence % 2 = 0" };
+            let sql =
+                format!("ALTER TABLE hot ADD COLUMN {promoted}; UPDATE hot SET {name} = {value}");
+            connection.execute_batch(&sql).unwrap();
+        }
+        inputs.push(roll(&connection, &location));
+        if let Some(promoted) = promoted {
+            let name = promoted.split(' ').next().unwrap();
+            connection.execute_batch(&format!("ALTER TABLE hot DROP COLUMN {name}")).unwrap();
+        }
+    }
+    let merged = done(&location, &Job { inputs: inputs.clone(), cut: None, pieces: 1 });
+    let local = location.local(&merged.files[0].path);
+    let reader = Connection::open_in_memory().unwrap();
+    let counted = |path: &std::path::Path, sql: &str| -> i64 {
+        let sql = format!(
+            "SELECT count(*) FROM read_parquet('{}', hive_partitioning = false) WHERE {sql}",
+            path.display()
+        );
+        reader.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(counted(&local, "shard = 1 AND plan = 'p' || sequence AND paid IS NULL"), 10);
+    assert_eq!(counted(&local, "shard = 2 AND paid = (sequence % 2 = 0) AND plan IS NULL"), 10);
+    assert_eq!(counted(&local, "shard = 0 AND plan IS NULL AND paid IS NULL"), 10);
+
+    let doomed = |batch: &RecordBatch| {
+        let sequences = batch.column_by_name("sequence").unwrap().as_primitive::<Int64Type>();
+        sequences.iter().map(|sequence| Some(sequence == Some(3))).collect()
+    };
+    let left = without(&location, NODE, &inputs[1], &doomed, &mut || true).unwrap().unwrap();
+    assert_eq!(counted(&location.local(&left.path), "plan = 'p' || sequence"), 9);
 }
 
 #[test]

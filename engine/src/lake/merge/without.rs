@@ -2,7 +2,7 @@
 
 use arrow::compute::{filter_record_batch, not};
 
-use super::input::{Opened, Range};
+use super::input::{Opened, Range, schema_of};
 use super::output::Output;
 use super::{BATCH_MAX, Events};
 use crate::lake::delta::DataFile;
@@ -28,7 +28,8 @@ pub fn without(
     check_node(node)?;
     let step = &mut || if go_on() { Ok(()) } else { Err(LakeError::GivenUp) };
     let opened = Opened::open(input)?;
-    let mut rows = opened.read(Range { from: None, to: None }, BATCH_MAX)?;
+    let schema = schema_of(std::slice::from_ref(&opened))?;
+    let mut rows = opened.read(Range { from: None, to: None }, &schema, BATCH_MAX)?;
     let (mut output, mut kept) = (None, Events::default());
     while let Some(batch) = rows.next()? {
         step()?;
@@ -42,7 +43,7 @@ pub fn without(
         kept.add(&batch);
         let output = match &mut output {
             Some(output) => output,
-            none => none.insert(Output::create(location, node, &input.date)?),
+            none => none.insert(Output::create(location, node, &input.date, &schema)?),
         };
         output.write(&batch)?;
     }

@@ -90,7 +90,7 @@ fn the_files_have_the_columns_of_the_table_and_timestamps_without_a_zone() {
                 assert_eq!(timestamp.unit, TimeUnit::MICROS);
                 assert!(!timestamp.is_adjusted_to_u_t_c, "{}", column.name());
             }
-            Kind::Int | Kind::Long => {}
+            Kind::Int | Kind::Long | Kind::Double | Kind::Boolean => {}
         }
     }
     assert!(matches!(

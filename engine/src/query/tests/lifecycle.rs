@@ -193,7 +193,12 @@ fn dropping_the_pool_ends_running_queries_with_an_error() {
 fn the_snapshot_is_held_until_the_query_has_ended() {
     let fixture = Fixture::new();
     let (table, dropped) = fixture.hot_table("hot_1");
-    let snapshot = Arc::new(Snapshot { version: 1, files: Arc::from([]), hot: vec![table] });
+    let snapshot = Arc::new(Snapshot {
+        version: 1,
+        files: Arc::from([]),
+        hot: vec![table],
+        columns: Arc::default(),
+    });
     let mut stream = fixture
         .pool
         .query(

@@ -77,7 +77,12 @@ fn with_rows(rows: u32) -> (Fixture, Arc<Snapshot>) {
         "INSERT INTO hot_1 BY NAME SELECT *, DATE '2026-11-21' AS date FROM ({})",
         select(rows)
     ));
-    let snapshot = Snapshot { version: 1, files: Arc::from([file]), hot: vec![table] };
+    let snapshot = Snapshot {
+        version: 1,
+        files: Arc::from([file]),
+        hot: vec![table],
+        columns: Arc::default(),
+    };
     (fixture, Arc::new(snapshot))
 }
 

@@ -65,7 +65,7 @@ fn data_file(path: PathBuf, date: &str) -> DataFile {
 }
 
 fn snapshot(files: Vec<DataFile>, hot: Vec<Arc<HotTable>>) -> Arc<Snapshot> {
-    Arc::new(Snapshot { version: 1, files: files.into(), hot })
+    Arc::new(Snapshot { version: 1, files: files.into(), hot, columns: Arc::default() })
 }
 
 fn ask(fixture: &Fixture, snapshot: &Arc<Snapshot>, sql: &str) -> Vec<serde_json::Value> {
