@@ -4,8 +4,8 @@
 //! that nobody knows is an error that names it, wherever it stands. A value outside its range is
 //! an error that names key, value and range. Where each value came from is kept ([`Config::origin`]).
 //!
-//! **Layout.** The variable of key `duckdb.memory` is `RINGLAKE_DUCKDB_MEMORY`. [`KEYS`] is the one
-//! list of keys; [`raw`] mirrors it for serde.
+//! **Layout.** The variable of key `duckdb.memory` is `RINGLAKE_DUCKDB_MEMORY`; `columns`, which is a
+//! list of tables, has none. [`KEYS`] is the one list of keys; [`raw`] mirrors it for serde.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -326,6 +326,12 @@ fn overlay_variable(
             Kind::List => Value::Array(
                 text.split(',').map(|part| Value::String(part.trim().into())).collect(),
             ),
+            Kind::Tables => {
+                return Err(UsageError(format!(
+                    "{name} is set; `{}` can be set in the configuration file only",
+                    key.name
+                )));
+            }
             Kind::Count { .. } => Value::Integer(text.trim().parse().map_err(|_| {
                 UsageError(format!("{name} is `{text}`; it must be a whole number of {}", key.unit))
             })?),
@@ -363,6 +369,7 @@ fn validate(raw: Raw, origins: BTreeMap<&'static str, Origin>) -> Result<Config,
     }
     set(&mut engine.ring_bytes, size(raw.ring_bytes, "ring_bytes")?);
     raw::fill_engine(&raw, &mut engine)?;
+    raw::fill_columns(&raw, &mut engine)?;
     let least = 2 * engine.open_log_bytes();
     if engine.log_max_bytes() < least {
         return Err(UsageError(format!(

@@ -22,6 +22,8 @@ pub enum Kind {
     List,
     /// `true` or `false`.
     Flag,
+    /// An array of tables; not in the environment.
+    Tables,
     /// A whole number.
     Count {
         /// The smallest legal value.
@@ -73,6 +75,14 @@ pub const KEYS: &[Key] = &[
     number("shards", 1, 256, "shards", "serving loops, rings and logs; one per core by default"),
     number("ring_bytes", 64 * KIB, GIB, "bytes", "capacity of each ring, a power of two"),
     number("shutdown_timeout_ms", 100, DAY_MS, "ms", "time for an orderly stop"),
+    Key {
+        name: "columns",
+        kind: Kind::Tables,
+        unit: "tables of name, path, type",
+        meaning: "values of properties and context that are columns of their own, [[columns]] each: \
+                  name; path such as properties.cart.total, or /properties/cart/total; type, one of \
+                  string, int64, double, boolean, timestamp; at most 64",
+    },
     number("http.connections_max", 1, 1_000_000, "connections", "open connections; more wait"),
     number(
         "http.connections_per_address_max",
@@ -197,7 +207,7 @@ pub const KEYS: &[Key] = &[
 pub fn help() -> String {
     let mut text = String::from(
         "Keys of the configuration file, in TOML; a dot separates section and key. The environment\n\
-         variable of http.events_max is RINGLAKE_HTTP_EVENTS_MAX, and so on.\n",
+         variable of http.events_max is RINGLAKE_HTTP_EVENTS_MAX, and so on; columns has none.\n",
     );
     for key in KEYS {
         text.push_str(&format!("  {:<32} {} [{}]\n", key.name, key.meaning, key.unit));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringlake_engine::Config as EngineConfig;
+use ringlake_engine::promoted::{ColumnConfig, Promotion, kind_of, name_of, one_of_the_types};
 use serde::{Deserialize, Serialize};
 
 use super::{Config, HttpConfig, Quotas, millis, set, size};
@@ -31,6 +32,7 @@ pub(super) struct Raw {
     pub duckdb: DuckDb,
     pub query: Query,
     pub compaction: Compaction,
+    pub columns: Vec<Column>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -125,6 +127,16 @@ pub(super) struct Compaction {
     pub retain_ms: Option<u64>,
 }
 
+/// A promoted column. Nothing of it is optional.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Column {
+    pub name: String,
+    pub path: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
 impl Raw {
     /// What a file with every value of `config` would hold. Absent: what depends on the machine and
     /// has not been set.
@@ -185,6 +197,17 @@ impl Raw {
                 file_bytes: Some(engine.compaction.file_bytes),
                 retain_ms: in_millis(engine.compaction.retain_replaced),
             },
+            columns: engine.columns.iter().map(Column::of).collect(),
+        }
+    }
+}
+
+impl Column {
+    fn of(column: &ColumnConfig) -> Self {
+        Self {
+            name: column.name.clone(),
+            path: column.path.clone(),
+            kind: name_of(column.kind).to_owned(),
         }
     }
 }
@@ -255,6 +278,22 @@ pub(super) fn fill_engine(raw: &Raw, engine: &mut EngineConfig) -> Result<(), Us
     set(&mut compaction.file_bytes, super::count(raw.file_bytes, "compaction.file_bytes")?);
     set(&mut compaction.retain_replaced, millis(raw.retain_ms, "compaction.retain_ms")?);
     Ok(())
+}
+
+/// Puts the tables `columns` into `engine`.
+pub(super) fn fill_columns(raw: &Raw, engine: &mut EngineConfig) -> Result<(), UsageError> {
+    for (at, column) in raw.columns.iter().enumerate() {
+        let kind = kind_of(&column.kind).ok_or_else(|| {
+            let (number, kind) = (at + 1, &column.kind);
+            UsageError(format!(
+                "columns[{number}].type is {kind}; it must be {}",
+                one_of_the_types()
+            ))
+        })?;
+        let (name, path) = (column.name.clone(), column.path.clone());
+        engine.columns.push(ColumnConfig { name, path, kind });
+    }
+    Promotion::new(&engine.columns).map(drop).map_err(|unfit| UsageError(unfit.to_string()))
 }
 
 /// Puts the section `limits` into `quotas`.

@@ -123,7 +123,9 @@ fn lists_are_separated_by_commas_in_the_environment() {
 
 #[test]
 fn what_is_shown_gives_the_same_configuration() {
-    let file = "[http]\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\nevents_max = 7\n";
+    let file = "[http]\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\nevents_max = 7\n\
+        [[columns]]\nname = \"plan\"\npath = \"/properties/a b\"\ntype = \"string\"\n\
+        [[columns]]\nname = \"n\"\npath = \"context.n\"\ntype = \"int64\"\n";
     let variables = [("RINGLAKE_HOT_ROLL_ROWS", "5000"), ("RINGLAKE_PRIVACY_STORE_IP", "true")];
     let flags = vec![("listen", "--listen", Value::String("127.0.0.1:3".into()))];
     let config = load(Some(file), &variables, flags).unwrap();
@@ -139,6 +141,7 @@ fn what_is_shown_gives_the_same_configuration() {
     let values = |config| toml::to_string(&Raw::of(config)).unwrap();
     assert_eq!(values(&again), values(&config));
     assert_eq!(again.engine.hot.roll_rows, 5_000);
+    assert_eq!((again.engine.columns.len(), &again.engine.columns), (2, &config.engine.columns));
 }
 
 #[test]
@@ -152,4 +155,27 @@ fn what_is_shown_says_where_values_come_from() {
     );
     assert_eq!(line("shutdown_timeout_ms"), "shutdown_timeout_ms = 5000 # ms; default");
     assert_eq!(line("# free_min_bytes"), "# free_min_bytes is not set # bytes; default");
+}
+
+#[test]
+fn columns_are_tables_of_the_file_and_refused_by_their_number() {
+    let table = |name: &str, rest: &str| {
+        format!("[[columns]]\nname = \"{name}\"\npath = \"properties.a\"\n{rest}\n")
+    };
+    let fine = table("a", "type = \"double\"");
+    let config = load(Some(&fine), &[], vec![]).unwrap();
+    assert_eq!(config.engine.columns[0].name, "a");
+    assert!(matches!(config.origin("columns"), Origin::File(_)));
+    for (second, said) in [
+        (table("a", "type = \"double\""), "columns[2].name is a; it must be"),
+        (table("url", "type = \"double\""), "columns[2].name is url; it must be"),
+        (table("b", "type = \"float\""), "columns[2].type is float; it must be one of string"),
+        (table("b", ""), "missing field `type`"),
+        (table("b", "type = \"double\"\ndefault = 1"), "unknown field `default`"),
+    ] {
+        let message = error(Some(&(fine.clone() + &second)), &[]);
+        assert!(message.contains(said), "{message}");
+    }
+    let message = error(None, &[("RINGLAKE_COLUMNS", "a")]);
+    assert!(message.contains("in the configuration file only"), "{message}");
 }

@@ -226,7 +226,10 @@ fn storage(writer: &mut Writer<'_>, status: &Status) -> fmt::Result {
     let batches = status.quarantined.batches;
     writer.counter("quarantined_batches", "batches that DuckDB refused, set aside", batches)?;
     let stretches = status.quarantined.stretches;
-    writer.counter("quarantined_stretches", "damaged stretches of log set aside", stretches)
+    writer.counter("quarantined_stretches", "damaged stretches of log set aside", stretches)?;
+    let wrong = status.wrong_types.iter().map(|(column, count)| (column.as_str(), *count));
+    let help = "values of another type than their promoted column, null in it";
+    writer.counters("column_wrong_type", help, "column", wrong)
 }
 
 fn compaction(writer: &mut Writer<'_>, done: &CompactionStatus) -> fmt::Result {

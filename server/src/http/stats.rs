@@ -14,6 +14,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use ringlake_engine::promoted::TableColumns;
 use ringlake_engine::query::QueryRequest;
 use ringlake_engine::query::format::{Encoder, Format};
 use ringlake_engine::schema::{COLUMNS, PARTITION};
@@ -143,7 +144,11 @@ impl Wanted {
 }
 
 /// `GET /v1/schema`: the columns of `events`.
-pub async fn schema() -> Json<Value> {
+pub async fn schema(State(app): State<Arc<App>>) -> Json<Value> {
+    described(app.engine.columns())
+}
+
+fn described(columns: &TableColumns) -> Json<Value> {
     let stored = COLUMNS.iter().map(|column| {
         json!({
             "name": column.name,
@@ -158,7 +163,16 @@ pub async fn schema() -> Json<Value> {
         "nullable": false,
         "meaning": "UTC day of received_at; the partition of the table",
     });
-    Json(json!({ "table": "events", "columns": stored.chain([date]).collect::<Vec<_>>() }))
+    let promoted = columns.promoted().iter().map(|column| {
+        json!({
+            "name": column.name,
+            "type": column.kind.sql(),
+            "nullable": true,
+            "meaning": "promoted from properties or context",
+        })
+    });
+    let all: Vec<Value> = stored.chain([date]).chain(promoted).collect();
+    Json(json!({ "table": "events", "columns": all }))
 }
 
 #[cfg(test)]

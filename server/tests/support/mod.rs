@@ -242,8 +242,21 @@ impl Server {
 
     /// The same on another address.
     pub fn starting_at(listen: &str, data: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut child = ringlake()
-            .args(["serve", "--listen", listen, "--data"])
+        Self::spawn(ringlake().args(["serve", "--listen", listen]), data, variables)
+    }
+
+    /// A server on `data` with the configuration file `config`, ready to accept events.
+    pub fn configured(data: &Path, config: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut command = ringlake();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(config);
+        let mut server = Self::spawn(&mut command, data, variables);
+        server.wait_ready();
+        server
+    }
+
+    fn spawn(command: &mut Command, data: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut child = command
+            .arg("--data")
             .arg(data)
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
