@@ -95,7 +95,11 @@ impl Cells<'_> {
         }
         if let Self::Plain(_) = self {
             let text = scratch.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\""));
-            out.extend_from_slice(text.unwrap_or(scratch));
+            match text.unwrap_or(scratch) {
+                // No bytes are not a null either.
+                b"" => out.extend_from_slice(b"\"\""),
+                text => out.extend_from_slice(text),
+            }
         } else if let Ok(text) = serde_json::from_slice::<String>(scratch) {
             write_field(&text, out);
         } else {
