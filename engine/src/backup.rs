@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::lake::Location;
 use crate::lake::copy::{Copied, TRIES, copy_table};
 use crate::log;
+use crate::retention::Expired;
 
 /// Small files of the data directory that a copy needs as they are.
 const SMALL_FILES: [&str; 3] = ["node", "cursor.key", "keys.json"];
@@ -113,6 +114,11 @@ fn copy_events(
     }
     // An erase that is under way goes on in the copy.
     records.write(draft, &RealDisk)?;
+    // Read after the table: whatever that lacks is in it.
+    let expired = Expired::read(data)?;
+    if !expired.is_empty() {
+        expired.write(draft, &RealDisk)?;
+    }
     Ok(Some(BackupReport { table, log_bytes }))
 }
 

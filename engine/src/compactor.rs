@@ -1,5 +1,5 @@
 //! The compactor: many small files of the table become few large ones, files that nobody needs go,
-//! and so does what is to be erased (see [`crate::erase`]).
+//! and so does what is to be erased (see [`crate::erase`]) and what is past what is kept.
 //!
 //! **Guarantees** (rules 9 to 12)
 //! - Readers are undisturbed: what they have begun to read stays until they end, and a file that
@@ -20,6 +20,7 @@
 //! are no part of the table.
 
 mod erase;
+mod retention;
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
 
-use crate::config::CompactionConfig;
+use crate::config::{CompactionConfig, RetentionConfig};
 use crate::error::{Error, chain};
 use crate::lake::merge::{Merged, merge};
 use crate::lake::plan::{Job, Rules, next_job};
@@ -84,6 +85,9 @@ pub struct VacuumReport {
     pub bytes: u64,
     /// Replaced files that have to stay for now.
     pub waiting: usize,
+    /// Events that were taken out of the table because they are past what is kept.
+    #[serde(default)]
+    pub expired: u64,
 }
 
 /// What a user wants.
@@ -114,8 +118,14 @@ pub(crate) struct CompactorState {
     pub pauses: AtomicU64,
     /// Files removed because nobody needs them.
     pub files_removed: AtomicU64,
+    /// Files that retention has taken out of the table, events and bytes in them.
+    pub expired_files: AtomicU64,
+    pub expired_rows: AtomicU64,
+    pub expired_bytes: AtomicU64,
     /// Why the last compaction failed, if it did. Written by the compactor.
     pub problem: Problem,
+    /// The same of retention.
+    pub retention_problem: Problem,
     /// Set to give up what is under way.
     stop: AtomicBool,
 }
@@ -139,6 +149,7 @@ pub(crate) struct Compactor {
     pub location: Location,
     pub node: String,
     pub config: CompactionConfig,
+    pub retention: RetentionConfig,
     pub orders: Receiver<Order>,
     pub committer: Sender<Request>,
     pub snapshots: Arc<Snapshots>,
@@ -173,7 +184,11 @@ impl Compactor {
                     let _ = answer.send(self.compact(None, &|| true));
                 }
                 Ok(Order::Vacuum(answer)) => {
-                    let _ = answer.send(self.vacuum(self.config.retain_replaced));
+                    let done = self.retain().and_then(|expired| {
+                        let report = self.vacuum(self.config.retain_replaced)?;
+                        Ok(VacuumReport { expired, ..report })
+                    });
+                    let _ = answer.send(done);
                 }
                 Ok(Order::Erase) => self.erase_pending(),
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -195,6 +210,8 @@ impl Compactor {
     }
 
     fn look_for_work(&mut self) {
+        // First, so that nothing is joined that goes. What goes wrong is in the state.
+        let _ = self.retain();
         // A merge needs space before it frees any; the first room is for what has been accepted.
         let may_write = !self.space.is_short() && !self.roller.problem.is_there();
         if !self.config.interval.is_zero() && may_write {
@@ -406,6 +423,7 @@ impl Compactor {
             files: more.files + removable.len() as u64,
             bytes: more.bytes + bytes,
             waiting: waiting.len(),
+            expired: 0,
         })
     }
 
@@ -462,6 +480,7 @@ mod tests {
             location,
             node: "node-a".into(),
             config: CompactionConfig::default(),
+            retention: RetentionConfig::default(),
             orders: unbounded().1,
             committer: bounded(0).0,
             snapshots: Arc::new(Snapshots::new(nothing)),

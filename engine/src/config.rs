@@ -44,6 +44,8 @@ pub struct Config {
     pub query: QueryConfig,
     /// Joining small files of the table, and removing those that they replace.
     pub compaction: CompactionConfig,
+    /// How much of the table is kept.
+    pub retention: RetentionConfig,
 }
 
 /// The smallest default of [`LogConfig::max_bytes`].
@@ -82,6 +84,7 @@ impl Config {
             columns: Vec::new(),
             query: QueryConfig::default(),
             compaction: CompactionConfig::default(),
+            retention: RetentionConfig::default(),
         }
     }
 }
@@ -249,4 +252,18 @@ impl Default for CompactionConfig {
             retain_replaced: Duration::from_hours(24),
         }
     }
+}
+
+/// How much of the table is kept. What is past it goes in whole files, oldest first, at each look of
+/// the compactor (every [`CompactionConfig::interval`], or minute when that is zero).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// A file goes when all of its events were received longer ago than this. A file holds events of
+    /// one day, so that the oldest of them may stay a day longer. Zero, the default, keeps events of
+    /// any age.
+    pub age: Duration,
+    /// The oldest files go while all files of this node in the table are larger than this. Files
+    /// that have gone stay on disk for [`CompactionConfig::retain_replaced`] and do not count. Zero,
+    /// the default, keeps any number.
+    pub max_bytes: u64,
 }

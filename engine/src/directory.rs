@@ -8,6 +8,7 @@
 //! <data>/log/         segments, a directory a shard
 //! <data>/events/      the Delta table (unless it lives elsewhere)
 //! <data>/erasures/    what is to be erased, and which numbers were; see `erase`
+//! <data>/retention.json  which numbers retention has taken out; see `retention`
 //! <data>/exports/     export jobs and their files
 //! <data>/quarantine/  bytes and batches set aside, each with a report
 //! <data>/tmp/         DuckDB's spill files; emptied at start

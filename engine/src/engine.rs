@@ -307,6 +307,7 @@ impl Engine {
             location: shared.location.clone(),
             node: self.node().to_owned(),
             config: shared.config.compaction.clone(),
+            retention: shared.config.retention.clone(),
             orders,
             committer,
             snapshots: Arc::clone(&shared.snapshots),

@@ -43,12 +43,14 @@ pub mod restore;
 pub mod status;
 pub mod verify;
 
+mod checked_json;
 mod compactor;
 mod error;
 mod markers;
 mod niceness;
 mod problem;
 mod readiness;
+mod retention;
 mod roller;
 mod secret;
 mod shutdown;

@@ -25,6 +25,7 @@ use crate::lake::{Location, ShardCheck, Table, check_table, write_table};
 use crate::log;
 use crate::promoted::Promoter;
 use crate::quarantine::{Aside, EXTENSION, RESTORED};
+use crate::retention::Expired;
 
 /// The DuckDB table that the batch passes through.
 const TABLE: &str = "restored";
@@ -74,8 +75,10 @@ pub fn restore_on(config: &Config, aside: &Aside, disk: Arc<dyn Disk>) -> Result
     if let Some(problem) = problem_in_table(&table, aside)? {
         return refuse(problem);
     }
-    if let Some((first, last)) = erased_of(&directory, aside)? {
-        return refuse(format!("holds numbers {first} to {last}, which were erased"));
+    if let Some((first, last)) = gone_of(&directory, aside)? {
+        return refuse(format!(
+            "holds numbers {first} to {last}, which were erased or are past what is kept"
+        ));
     }
     table.remove_orphans(config.compaction.retain_replaced)?;
     let promoter = promote(config, &mut table)?;
@@ -141,10 +144,11 @@ fn problem_in_table(table: &Table, aside: &Aside) -> Result<Option<String>, Erro
     }))
 }
 
-/// The first run of numbers of the batch that an erase has taken or is about to.
-fn erased_of(directory: &Directory, aside: &Aside) -> Result<Option<(i64, i64)>, Error> {
+/// The first run of numbers of the batch that an erase or retention has taken or is about to.
+fn gone_of(directory: &Directory, aside: &Aside) -> Result<Option<(i64, i64)>, Error> {
     let erased = erased(directory.root())?.gone.remove(&aside.shard).unwrap_or_default();
-    let mut common = erased.into_iter().map(|range| {
+    let expired = Expired::read(directory.root())?.by_shard().remove(&aside.shard);
+    let mut common = erased.into_iter().chain(expired.unwrap_or_default()).map(|range| {
         let (first, last) = range.into_inner();
         (first.max(aside.first), last.min(aside.last))
     });

@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use crate::accounting::Accounting;
 use crate::engine::Shared;
+use crate::lake::DataFile;
+use crate::lake::retention::expired;
 use crate::recovery::RecoveryStatus;
 use crate::recovery::ids::now_micros;
 use crate::space::Room;
@@ -32,6 +34,8 @@ pub struct Status {
     pub dedup: Option<DedupStatus>,
     /// What compaction has done.
     pub compaction: CompactionStatus,
+    /// What retention has done, and would do now.
+    pub retention: RetentionStatus,
     /// Where every event of this process is.
     pub accounting: Accounting,
     /// Events that the start replayed from the log.
@@ -166,6 +170,30 @@ pub struct CompactionStatus {
     pub problem: Option<String>,
 }
 
+/// What is kept of the table, what has gone because of that since the start of the process, and what
+/// the next look takes.
+#[derive(Debug, Clone, Serialize)]
+pub struct RetentionStatus {
+    /// Events received longer ago than this go; 0: any age stays.
+    pub age_ms: u64,
+    /// The oldest files go above this size of all; 0: any size stays.
+    pub max_bytes: u64,
+    /// Files past what is kept that are still in the table.
+    pub due_files: usize,
+    /// Bytes in them.
+    pub due_bytes: u64,
+    /// Events in them.
+    pub due_rows: u64,
+    /// Files taken out of the table.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Events in them.
+    pub rows: u64,
+    /// Why the last look did not take all; absent when it did.
+    pub problem: Option<String>,
+}
+
 /// What was set aside since the start of the process.
 #[derive(Debug, Clone, Serialize)]
 pub struct Quarantine {
@@ -242,6 +270,7 @@ impl Status {
                     .collect(),
             },
             compaction: CompactionStatus::of(shared),
+            retention: RetentionStatus::of(shared, &snapshot.files),
             dedup,
             accounting,
             recovered: shared.progress.events.load(Ordering::Relaxed),
@@ -267,6 +296,25 @@ impl CompactionStatus {
             files_waiting: shared.roller.waiting_files.load(Ordering::Relaxed),
             files_removed: state.files_removed.load(Ordering::Relaxed),
             problem: state.problem.text(),
+        }
+    }
+}
+
+impl RetentionStatus {
+    fn of(shared: &Shared, files: &[DataFile]) -> Self {
+        let (state, config) = (&shared.compactor, &shared.config.retention);
+        let due = expired(files, shared.directory.node(), config.keep(now_micros() / 1_000));
+        // Relaxed, all: statistics.
+        Self {
+            age_ms: u64::try_from(config.age.as_millis()).unwrap_or(u64::MAX),
+            max_bytes: config.max_bytes,
+            due_files: due.len(),
+            due_bytes: due.iter().map(|file| file.bytes).sum(),
+            due_rows: due.iter().filter_map(|file| file.rows).sum(),
+            files: state.expired_files.load(Ordering::Relaxed),
+            bytes: state.expired_bytes.load(Ordering::Relaxed),
+            rows: state.expired_rows.load(Ordering::Relaxed),
+            problem: state.retention_problem.text(),
         }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! **What is checked.** Every frame's checksum; that each shard's numbers from 1 to the last one
 //! are in the table up to its `txn` and in the log above it, exactly once, save those that void
-//! ranges, quarantine reports and records of erases explain; that nothing erased has come back; that
+//! ranges, quarantine reports and the records of erases and of retention explain; that nothing erased has come back; that
 //! every Parquet file is there and as the table says.
 //!
 //! **Memory.** One bit a sequence number.
@@ -22,6 +22,7 @@ use crate::erase::{Erased, erased};
 use crate::error::Error;
 use crate::lake::{LakeError, Location, ShardCheck, Table, TableCheck, check_table};
 use crate::log::{self, Quarantined, Recovered};
+use crate::retention::Expired;
 
 /// Missing ranges that are described one by one.
 const RANGES_MAX: usize = 20;
@@ -67,6 +68,8 @@ pub struct ShardReport {
     pub quarantined: u64,
     /// Numbers that were erased.
     pub erased: u64,
+    /// Numbers that retention has taken out.
+    pub expired: u64,
 }
 
 /// Checks the data directory at `data`, whose table is at `lake` or in its usual place.
@@ -102,6 +105,7 @@ pub fn verify(data: &Path, lake: Option<&str>) -> Result<VerifyReport, Error> {
     let done = erased(data)?.done;
     let mut table = check_newest(&location, &node)?;
     let erased = Erased { done, gone: erased(data)?.gone };
+    let mut expired = Expired::read(data)?.by_shard();
     report.version = table.version;
     report.files = table.files;
     report.rows_of_other_nodes = table.rows_of_other_nodes;
@@ -116,7 +120,8 @@ pub fn verify(data: &Path, lake: Option<&str>) -> Result<VerifyReport, Error> {
         let (frames, scanned) = logs.remove(&shard).unwrap_or_default();
         let aside = quarantined.iter().filter(|report| report.shard == shard);
         let problems = &mut report.problems;
-        let examined = examine(check, &frames, &scanned, aside, &erased, problems);
+        let gone = Gone { erased: &erased, expired: expired.remove(&shard).unwrap_or_default() };
+        let examined = examine(check, &frames, &scanned, aside, &gone, problems);
         report.shards.push(examined);
     }
     Ok(report)
@@ -148,12 +153,19 @@ fn same_place(one: &Quarantined, other: &Quarantined) -> bool {
     place(one) == place(other)
 }
 
+/// What is recorded as gone on purpose.
+struct Gone<'a> {
+    erased: &'a Erased,
+    /// The shard's numbers that retention has taken out or is about to.
+    expired: Vec<RangeInclusive<i64>>,
+}
+
 fn examine<'a>(
     mut check: ShardCheck,
     frames: &[RangeInclusive<i64>],
     scanned: &Recovered,
     aside: impl Iterator<Item = &'a Quarantined>,
-    erased: &Erased,
+    gone: &Gone<'_>,
     problems: &mut Vec<String>,
 ) -> ShardReport {
     let shard = check.shard;
@@ -176,6 +188,7 @@ fn examine<'a>(
     let of_shard = |by_shard: &'_ BTreeMap<u32, Vec<RangeInclusive<i64>>>| {
         by_shard.get(&shard).cloned().unwrap_or_default()
     };
+    let erased = gone.erased;
     let back: i64 = of_shard(&erased.done).iter().map(|range| check.count(range)).sum();
     if back > 0 {
         problems.push(format!("shard {shard}: {back} erased rows are in the table again"));
@@ -188,6 +201,12 @@ fn examine<'a>(
     for range in &explained {
         check.explain(range.clone());
     }
+    // After the others, so that no number counts twice. What is about to go counts as above.
+    for range in &gone.expired {
+        report.expired += count(range) - check.count(range).unsigned_abs();
+        check.explain(range.clone());
+    }
+    explained.extend(gone.expired.iter().cloned());
 
     let missing: Vec<_> = check.missing().collect();
     describe(problems, shard, "missing from the table", &missing);
@@ -287,18 +306,20 @@ mod tests {
         let look = |erased: &Erased| {
             let mut problems = Vec::new();
             let none = std::iter::empty();
-            let report = examine(check(), &[], &Recovered::default(), none, erased, &mut problems);
-            (report.erased, problems)
+            // Number 4 was past what is kept before it was to be erased; 7 is about to go.
+            let gone = Gone { erased, expired: vec![4..=4, 7..=7] };
+            let report = examine(check(), &[], &Recovered::default(), none, &gone, &mut problems);
+            (report.erased, report.expired, problems)
         };
         let numbers = |range| BTreeMap::from([(0, vec![range])]);
-        let missing = "shard 0: numbers 4 to 5 are missing from the table".to_owned();
-        assert_eq!(look(&Erased::default()), (0, vec![missing]));
+        let missing = "shard 0: numbers 5 to 5 are missing from the table".to_owned();
+        assert_eq!(look(&Erased::default()), (0, 1, vec![missing]));
         // An erase that is under way has not got to number 6 yet.
         let under_way = Erased { gone: numbers(4..=6), ..Erased::default() };
-        assert_eq!(look(&under_way), (2, Vec::new()));
+        assert_eq!(look(&under_way), (2, 0, Vec::new()));
         let done = Erased { gone: numbers(4..=6), done: numbers(4..=6) };
         let back = "shard 0: 1 erased rows are in the table again".to_owned();
-        assert_eq!(look(&done), (2, vec![back]));
+        assert_eq!(look(&done), (2, 0, vec![back]));
     }
 
     #[test]
@@ -306,9 +327,9 @@ mod tests {
         let check = ShardCheck { shard: 0, ..ShardCheck::default() };
         let scanned = Recovered { last: 9, ..Recovered::default() };
         let mut problems = Vec::new();
-        let erased = Erased::default();
+        let gone = Gone { erased: &Erased::default(), expired: Vec::new() };
         let frames = [1..=3, 6..=9];
-        let report = examine(check, &frames, &scanned, std::iter::empty(), &erased, &mut problems);
+        let report = examine(check, &frames, &scanned, std::iter::empty(), &gone, &mut problems);
         assert_eq!(report.log_rows, 7);
         assert_eq!(problems, ["shard 0: numbers 4 to 5 are missing from the log"]);
     }

@@ -13,7 +13,7 @@ fn sound() -> (Books, Books) {
     let accounting = json!({
         "received": 10, "stored": 7, "duplicate": 1, "refused": {"invalid": 2}, "in_flight": 0,
     });
-    let after = Books { accounting, numbered: 107, void: 0, aside: 0, erased: 0, rows: Some(57) };
+    let after = Books { accounting, numbered: 107, void: 0, aside: 0, gone: 0, rows: Some(57) };
     let before = Books { accounting: json!({}), numbered: 100, rows: Some(50), ..after.clone() };
     (before, after)
 }
@@ -40,7 +40,7 @@ fn one_event_that_is_dropped_anywhere_is_noticed() {
     let mut books = after.clone();
     (books.numbered, books.void, books.rows, books.aside) = (110, 3, Some(55), 2);
     assert_eq!(balanced(&before, &books), Ok(()));
-    (books.rows, books.erased) = (Some(51), 4);
+    (books.rows, books.gone) = (Some(51), 4);
     assert_eq!(balanced(&before, &books), Ok(()));
 }
 

@@ -56,7 +56,7 @@ use crate::query::format::timestamp_text;
 use crate::recovery::ids::now_micros;
 
 pub use record::{Erased, erased};
-pub(crate) use record::{Record, Records};
+pub(crate) use record::{Record, Records, Runs, joined};
 
 /// Jobs that may wait. Each takes a scan of the table, so that more are a backlog of hours.
 pub const PENDING_MAX: usize = 1_000;

@@ -1,10 +1,9 @@
 //! The record of an erase: one file a job.
 //!
-//! **Guarantees.** A record is whole and synced or the one before it; a changed byte is found when it
-//! is read. While the job runs it says whose events go; once it is done it says only which numbers.
+//! **Guarantees.** Those of [`checked_json`]. While the job runs the record says whose events go; once
+//! it is done it says only which numbers.
 //!
-//! **Layout.** `<data>/erasures/<id>.json`: a line of JSON, then the CRC32C of that line in eight
-//! hexadecimal digits.
+//! **Layout.** `<data>/erasures/<id>.json`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +11,11 @@ use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use ringlake_disk::{Disk, create_directories, write_file};
+use ringlake_disk::{Disk, create_directories};
 use serde::{Deserialize, Serialize};
 
 use super::{Erasure, by_shard};
+use crate::checked_json;
 use crate::error::Error;
 
 const EXTENSION: &str = "json";
@@ -101,17 +101,15 @@ impl Record {
     /// Puts the record on the medium.
     pub fn write(&self, directory: &Path, disk: &dyn Disk) -> Result<(), Error> {
         let path = directory.join(format!("{}.{EXTENSION}", self.id));
-        let failed = || Error::io("write the record of an erase", &path);
-        let json = serde_json::to_string(self).map_err(|error| failed()(error.into()))?;
-        let crc = crc32c::crc32c(json.as_bytes());
-        write_file(disk, &path, format!("{json}\n{crc:08x}\n").as_bytes())
-            .and_then(|()| disk.sync_directory(directory))
-            .map_err(failed())
+        checked_json::write(self, &path, disk, "write the record of an erase")
     }
 }
 
 /// Both lists in one, both in order.
-fn joined(runs: &[(i64, i64)], more: impl Iterator<Item = (i64, i64)>) -> Vec<(i64, i64)> {
+pub(crate) fn joined(
+    runs: &[(i64, i64)],
+    more: impl Iterator<Item = (i64, i64)>,
+) -> Vec<(i64, i64)> {
     let mut all: Vec<_> = runs.iter().copied().chain(more).collect();
     all.sort_unstable();
     let mut joined: Vec<(i64, i64)> = Vec::with_capacity(runs.len());
@@ -135,27 +133,11 @@ pub(super) fn read_all(directory: &Path) -> Result<Vec<Record>, Error> {
         let path = entry.map_err(Error::io("list", directory))?.path();
         // A crash may have left a draft behind.
         if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            records.push(read(&path)?);
+            records.push(checked_json::read(&path, "a record of an erase")?);
         }
     }
     records.sort_by(|one, other| one.id.cmp(&other.id));
     Ok(records)
-}
-
-fn read(path: &Path) -> Result<Record, Error> {
-    let damaged = |problem: &str| Error::Format {
-        path: path.into(),
-        problem: format!("is no record of an erase: {problem}"),
-    };
-    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let (json, crc) = text
-        .strip_suffix('\n')
-        .and_then(|text| text.rsplit_once('\n'))
-        .ok_or_else(|| damaged("it ends early"))?;
-    if u32::from_str_radix(crc, 16) != Ok(crc32c::crc32c(json.as_bytes())) {
-        return Err(damaged("it is not what was written"));
-    }
-    serde_json::from_str(json).map_err(|error| damaged(&error.to_string()))
 }
 
 /// What the erases of a data directory have taken.

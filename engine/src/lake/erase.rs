@@ -38,6 +38,18 @@ pub fn find(
     doomed: &Doomed<'_>,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Vec<(u32, i64)>> {
+    let mut found = Vec::new();
+    visit(file, columns, go_on, &mut |batch| found.extend(numbers_of(batch, &doomed(batch))))?;
+    Ok(found)
+}
+
+/// Shows `see` the `columns` of all rows of `file`, batch by batch; otherwise as [`find`].
+pub(super) fn visit(
+    file: &DataFile,
+    columns: &[&str],
+    go_on: &mut dyn FnMut() -> bool,
+    see: &mut dyn FnMut(&RecordBatch),
+) -> Result<()> {
     check_outside(file)?;
     let path = &*file.local;
     let opened = File::open(path).map_err(LakeError::io("open", path))?;
@@ -50,15 +62,14 @@ pub fn find(
     }
     let wanted = ProjectionMask::columns(reader.parquet_schema(), columns.iter().copied());
     let batches = reader.with_projection(wanted).with_batch_size(BATCH_ROWS).build();
-    let mut found = Vec::new();
     for batch in batches.map_err(LakeError::parquet(path))? {
         if !go_on() {
             return Err(LakeError::GivenUp);
         }
         let batch = batch.map_err(|error| LakeError::parquet(path)(error.into()))?;
-        found.extend(numbers_of(&batch, &doomed(&batch)));
+        see(&batch);
     }
-    Ok(found)
+    Ok(())
 }
 
 /// The shards and numbers of the rows of `batch` that are `doomed`.

@@ -22,6 +22,7 @@
 //! | [`merge`] | sorted files to fewer sorted files, in bounded memory |
 //! | [`copy`] | the newest version of a table that goes on changing |
 //! | [`erase`] | which rows of a file are to go, and the file without them |
+//! | [`retention`] | which files are past what is kept |
 //! | [`mod@vacuum`] | which files nobody needs |
 //! | `reader` | one file for asynchronous readers |
 //! | [`verify`] | which sequence numbers the files hold |
@@ -45,6 +46,7 @@ pub mod location;
 pub mod merge;
 pub mod plan;
 pub(crate) mod reader;
+pub mod retention;
 pub mod roll;
 pub mod seal;
 pub mod vacuum;

@@ -331,6 +331,17 @@ impl SequenceSet {
         })
     }
 
+    /// The numbers above 0 that are in the set, in runs that cannot be joined.
+    pub fn runs(&self) -> impl Iterator<Item = RangeInclusive<i64>> {
+        let mut next = Some(1);
+        std::iter::from_fn(move || {
+            let first = self.first_present(next?)?;
+            let absent = self.first_absent(first);
+            next = absent;
+            Some(first..=absent.map_or(i64::MAX, |absent| absent - 1))
+        })
+    }
+
     fn first_absent(&self, from: i64) -> Option<i64> {
         let (mut key, mut offset) = (from.div_euclid(STRETCH), from.rem_euclid(STRETCH));
         loop {

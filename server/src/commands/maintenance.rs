@@ -107,8 +107,12 @@ fn describe_compaction(report: &CompactReport, took: Duration) -> String {
 }
 
 fn describe_vacuum(report: &VacuumReport) -> String {
-    let removed =
+    let mut removed =
         format!("removed {} files, {}", grouped(report.files), DecimalBytes(report.bytes));
+    if report.expired > 0 {
+        let events = grouped(report.expired);
+        removed.push_str(&format!("; {events} events past retention left the table"));
+    }
     match report.waiting {
         0 => removed,
         waiting => format!(
@@ -146,10 +150,15 @@ mod tests {
             describe_compaction(&nothing, Duration::ZERO),
             "nothing to join; version 4 has 1 files"
         );
-        let report = VacuumReport { files: 2, bytes: 4_096, waiting: 7 };
+        let report = VacuumReport { files: 2, bytes: 4_096, waiting: 7, expired: 0 };
         assert_eq!(
             describe_vacuum(&report),
             "removed 2 files, 4.10 kB; 7 replaced files stay for other readers for now"
+        );
+        let report = VacuumReport { waiting: 0, expired: 1_200, ..report };
+        assert_eq!(
+            describe_vacuum(&report),
+            "removed 2 files, 4.10 kB; 1,200 events past retention left the table"
         );
     }
 }

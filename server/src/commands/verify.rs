@@ -50,6 +50,9 @@ fn print(report: &VerifyReport, mut out: impl Write) -> io::Result<()> {
         if shard.erased > 0 {
             write!(out, ", {} erased", grouped(shard.erased))?;
         }
+        if shard.expired > 0 {
+            write!(out, ", {} past retention", grouped(shard.expired))?;
+        }
         writeln!(out)?;
     }
     if report.rows_of_other_nodes > 0 {
@@ -82,6 +85,7 @@ mod tests {
             last_sequence: 1_525,
             void: 5,
             erased: 1_200,
+            expired: 3_000,
             ..ShardReport::default()
         };
         let report = VerifyReport { shards: vec![shard], ..VerifyReport::default() };
@@ -89,7 +93,7 @@ mod tests {
         print(&report, &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("1,500 events in the table, 20 in the log only"), "{text}");
-        assert!(text.contains("5 void, 1,200 erased"), "{text}");
+        assert!(text.contains("5 void, 1,200 erased, 3,000 past retention"), "{text}");
         assert!(text.contains("1,520 events, each exactly once"), "{text}");
     }
 }

@@ -200,6 +200,20 @@ pub const KEYS: &[Key] = &[
         "size of the files that are made of them",
     ),
     number("compaction.retain_ms", 0, 7 * DAY_MS, "ms", "time that replaced files stay on disk"),
+    number(
+        "retention.age_ms",
+        0,
+        36_525 * DAY_MS,
+        "ms",
+        "age at which events leave the table, whole files at a time; 0: never",
+    ),
+    number(
+        "retention.max_bytes",
+        0,
+        1 << 60,
+        "bytes",
+        "size of the table's files above which the oldest leave it; 0: any",
+    ),
 ];
 
 /// The keys as a chapter of the help text.

@@ -31,6 +31,7 @@ pub(super) struct Raw {
     pub hot: Hot,
     pub duckdb: DuckDb,
     pub query: Query,
+    pub retention: Retention,
     pub compaction: Compaction,
     pub columns: Vec<Column>,
 }
@@ -121,6 +122,13 @@ pub(super) struct Query {
 
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
+pub(super) struct Retention {
+    pub age_ms: Option<u64>,
+    pub max_bytes: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Compaction {
     pub interval_ms: Option<u64>,
     pub file_bytes: Option<u64>,
@@ -192,6 +200,10 @@ impl Raw {
                 wait_ms: in_millis(engine.query.wait),
                 timeout_ms: in_millis(engine.query.timeout),
             },
+            retention: Retention {
+                age_ms: in_millis(engine.retention.age),
+                max_bytes: Some(engine.retention.max_bytes),
+            },
             compaction: Compaction {
                 interval_ms: in_millis(engine.compaction.interval),
                 file_bytes: Some(engine.compaction.file_bytes),
@@ -240,8 +252,8 @@ fn in_millis(value: Duration) -> Option<u64> {
     u64::try_from(value.as_millis()).ok()
 }
 
-/// Puts the sections `dedup`, `log`, `disk`, `hot`, `duckdb`, `query` and `compaction` into
-/// `engine`.
+/// Puts the sections `dedup`, `log`, `disk`, `hot`, `duckdb`, `query`, `compaction` and `retention`
+/// into `engine`.
 pub(super) fn fill_engine(raw: &Raw, engine: &mut EngineConfig) -> Result<(), UsageError> {
     let dedup = &mut engine.dedup;
     set(&mut dedup.ids, size(raw.dedup.ids, "dedup.ids")?);
@@ -272,6 +284,10 @@ pub(super) fn fill_engine(raw: &Raw, engine: &mut EngineConfig) -> Result<(), Us
     set(&mut query.waiting, size(raw.query.waiting, "query.waiting")?);
     set(&mut query.wait, millis(raw.query.wait_ms, "query.wait_ms")?);
     set(&mut query.timeout, millis(raw.query.timeout_ms, "query.timeout_ms")?);
+
+    let retention = &mut engine.retention;
+    set(&mut retention.age, millis(raw.retention.age_ms, "retention.age_ms")?);
+    set(&mut retention.max_bytes, super::count(raw.retention.max_bytes, "retention.max_bytes")?);
 
     let (compaction, raw) = (&mut engine.compaction, &raw.compaction);
     set(&mut compaction.interval, millis(raw.interval_ms, "compaction.interval_ms")?);

@@ -23,7 +23,7 @@ use prometheus_client::registry::{Registry, Unit};
 use ringlake_engine::Readiness;
 use ringlake_engine::accounting::Refusal;
 use ringlake_engine::metrics::{BOUNDS_SECONDS, Histogram, Totals};
-use ringlake_engine::status::{CompactionStatus, Status};
+use ringlake_engine::status::{CompactionStatus, RetentionStatus, Status};
 
 use super::App;
 use super::answer::Problem;
@@ -91,6 +91,7 @@ impl Collector for Scrape {
         self.latencies(&mut writer)?;
         storage(&mut writer, &status)?;
         compaction(&mut writer, &status.compaction)?;
+        retention(&mut writer, &status.retention)?;
         let ready = matches!(self.0.engine.readiness(), Readiness::Ready);
         writer.gauge("ready", "1 when events are accepted durably", u64::from(ready))?;
         // Relaxed: statistics.
@@ -246,6 +247,19 @@ fn compaction(writer: &mut Writer<'_>, done: &CompactionStatus) -> fmt::Result {
         writer.counter(name, help, value)?;
     }
     writer.gauge("lake_files_waiting", "replaced files kept for other readers", done.files_waiting)
+}
+
+fn retention(writer: &mut Writer<'_>, done: &RetentionStatus) -> fmt::Result {
+    let counters = [
+        ("retention_files", "files taken out of the table by retention", done.files),
+        ("retention_rows", "events in them", done.rows),
+        ("retention_bytes", "size of them", done.bytes),
+    ];
+    for (name, help, value) in counters {
+        writer.counter(name, help, value)?;
+    }
+    let help = "size of the files past what is kept that are still in the table";
+    writer.gauge("retention_due_bytes", help, done.due_bytes)
 }
 
 /// Writes families of metrics.

@@ -162,8 +162,8 @@ pub fn balanced(before: &Books, after: &Books) -> Result<(), String> {
     claim("numbered", after.numbered - before.numbered, stored + after.void)?;
     match (before.rows, after.rows) {
         (Some(old), Some(rows)) => {
-            let erased = after.erased - before.erased;
-            claim("rows", rows + erased - old, stored - after.aside)
+            let gone = after.gone - before.gone;
+            claim("rows", rows + gone - old, stored - after.aside)
         }
         _ => Ok(()),
     }
@@ -180,8 +180,8 @@ pub struct Books {
     pub void: u64,
     /// Events set aside because DuckDB refused them.
     pub aside: u64,
-    /// Events that erasures have found.
-    pub erased: u64,
+    /// Events that erasures have found and that retention has taken out.
+    pub gone: u64,
     /// Events that SQL sees, where it may be asked and nothing is being erased.
     pub rows: Option<u64>,
 }
@@ -321,6 +321,7 @@ impl Server {
         let erasures = erasures.json();
         let erasures = erasures["erasures"].as_array().unwrap();
         let rows = flushed.then(|| self.post("/v1/query", "SELECT count(*) AS n FROM events"));
+        let erased: u64 = erasures.iter().map(|job| job["events"].as_u64().unwrap()).sum();
         // What an erasure under way has found may be there or not.
         let settled = erasures.iter().all(|job| job["status"] == "done");
         let rows =
@@ -330,7 +331,7 @@ impl Server {
             numbered: shards.iter().map(|shard| shard["last_sequence"].as_u64().unwrap()).sum(),
             void: status["void"].as_u64().unwrap(),
             aside: status["quarantined"]["rows"].as_u64().unwrap(),
-            erased: erasures.iter().map(|job| job["events"].as_u64().unwrap()).sum(),
+            gone: erased + status["retention"]["rows"].as_u64().unwrap(),
             rows: rows.map(|answer| answer.json()["n"].as_u64().unwrap()),
         })
     }
