@@ -127,6 +127,14 @@ fn import_and_query_work_through_a_running_server() {
     assert_eq!(rows(&run(&["query", sql, "--url", &url]))[0]["n"], 5_003);
     let table = run(&["query", sql, "--url", &url, "--format", "table"]);
     assert!(text(&table.stdout).contains("| 5003  |"), "{}", text(&table.stdout));
+    let told = text(&table.stderr);
+    assert!(told.starts_with("1 row, ") && told.ends_with(" s\n"), "{told}");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("remote.csv");
+    let path = file.to_str().unwrap();
+    let output = run(&["query", sql, "--url", &url, "--format", "csv", "--output", path]);
+    assert!(text(&output.stderr).starts_with("9 B in "), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read(&file).unwrap(), b"n\r\n5003\r\n");
     let refused = run(&["query", "SELECT nope FROM events", "--url", &url]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("the server answered 400"), "{}", text(&refused.stderr));
@@ -170,6 +178,8 @@ fn every_format_is_written_to_a_file() {
         let output = run(&[&arguments[..], &["--output", file.to_str().unwrap()]].concat());
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert!(output.stdout.is_empty());
+        let told = text(&output.stderr);
+        assert!(told.contains(" row") && told.trim_end().ends_with(" s"), "{told}");
         assert!(std::fs::read(&file).unwrap().starts_with(start), "{format}");
     }
     let file = directory.path().join("none");

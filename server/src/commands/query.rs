@@ -1,6 +1,8 @@
 //! `ringlake query`: one query, as a table for people or as bytes for programs.
 //!
-//! **Guarantees.** A file named by `--output` appears only when it is complete.
+//! **Guarantees.** A file named by `--output` appears only when it is complete. Behind a table and
+//! behind a file a line on standard error says how much it was and how long it took; bytes for other
+//! programs on standard output come without one.
 //!
 //! **Limits.** A table shows [`TABLE_ROWS_MAX`] rows; the other formats have no such limit and are
 //! written as they arrive.
@@ -9,6 +11,7 @@ use std::fs::Permissions;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use arrow::datatypes::SchemaRef;
@@ -16,6 +19,7 @@ use arrow::record_batch::RecordBatch;
 use arrow::util::display::FormatOptions;
 use arrow::util::pretty::pretty_format_batches_with_options;
 use http_body_util::BodyExt;
+use indicatif::DecimalBytes;
 use ringlake_engine::query::format::{Encoder, Format};
 use ringlake_engine::query::{QueryRequest, QueryStream};
 
@@ -42,12 +46,37 @@ pub fn run(arguments: &Query) -> Result<u8> {
         QueryFormat::Ndjson
     });
     let mut output = Output::open(arguments.output.as_deref())?;
-    match &arguments.url {
+    let written = match &arguments.url {
         Some(url) => runtime()?.block_on(remote(url, arguments, format, &mut output))?,
         None => local(arguments, format, &mut output)?,
-    }
+    };
     output.finish()?;
+    if format == QueryFormat::Table || arguments.output.is_some() {
+        eprintln!("{}", written.text());
+    }
     Ok(EXIT_FINE)
+}
+
+/// What has been written.
+#[derive(Debug)]
+struct Written {
+    /// Absent when only the server knows.
+    rows: Option<u64>,
+    bytes: u64,
+    /// From the question to the last row.
+    took: Duration,
+}
+
+impl Written {
+    fn text(&self) -> String {
+        let seconds = self.took.as_secs_f64();
+        let bytes = DecimalBytes(self.bytes);
+        match self.rows {
+            Some(1) => format!("1 row, {bytes}, in {seconds:.3} s"),
+            Some(rows) => format!("{} rows, {bytes}, in {seconds:.3} s", grouped(rows)),
+            None => format!("{bytes} in {seconds:.3} s"),
+        }
+    }
 }
 
 /// The format that the engine or the server encodes; none for a table.
@@ -61,7 +90,7 @@ fn encoded(format: QueryFormat) -> Option<Format> {
     }
 }
 
-fn local(arguments: &Query, format: QueryFormat, output: &mut Output) -> Result<()> {
+fn local(arguments: &Query, format: QueryFormat, output: &mut Output) -> Result<Written> {
     let mut config = Config::for_command(&arguments.place, None)?;
     must_exist(&config)?;
     // Nothing comes that could be a duplicate: the ids need not be read back.
@@ -71,25 +100,37 @@ fn local(arguments: &Query, format: QueryFormat, output: &mut Output) -> Result<
     // What was replayed becomes visible with the next flush.
     engine.flush()?;
     let request = QueryRequest::new(arguments.sql.as_str());
+    let began = Instant::now();
     let written = engine.query(request).map_err(anyhow::Error::from).and_then(|mut rows| {
         match encoded(format) {
             None => write_table(&mut rows, output),
             Some(format) => write_encoded(&mut rows, format, output),
         }
     });
+    let took = began.elapsed();
     close(&engine, &config)?;
-    written
+    let (rows, bytes) = written?;
+    Ok(Written { rows: Some(rows), bytes, took })
 }
 
-fn write_encoded(rows: &mut QueryStream, format: Format, output: &mut Output) -> Result<()> {
+/// Gives rows and bytes.
+fn write_encoded(
+    rows: &mut QueryStream,
+    format: Format,
+    output: &mut Output,
+) -> Result<(u64, u64)> {
     let mut encoder = Encoder::new(format, rows.schema())?;
+    let (mut count, mut bytes) = (0, 0);
     while let Some(batch) = rows.blocking_next() {
-        output.write(&encoder.batch(&batch?)?)?;
+        let batch = batch?;
+        count += batch.num_rows() as u64;
+        bytes += output.write(&encoder.batch(&batch)?)?;
     }
-    output.write(&encoder.finish()?)
+    bytes += output.write(&encoder.finish()?)?;
+    Ok((count, bytes))
 }
 
-fn write_table(rows: &mut QueryStream, output: &mut Output) -> Result<()> {
+fn write_table(rows: &mut QueryStream, output: &mut Output) -> Result<(u64, u64)> {
     let mut table = Table::new(rows.schema().clone());
     while let Some(batch) = rows.blocking_next() {
         table.add(batch?);
@@ -102,7 +143,7 @@ async fn remote(
     arguments: &Query,
     format: QueryFormat,
     output: &mut Output,
-) -> Result<()> {
+) -> Result<Written> {
     let wanted = encoded(format);
     let outgoing = Outgoing {
         method: None,
@@ -112,22 +153,26 @@ async fn remote(
         accept: Some(wanted.unwrap_or(Format::Arrow).content_type()),
         ..Outgoing::default()
     };
+    let began = Instant::now();
     let response = Client::new(url, arguments.key.get())?.send(&outgoing).await?;
     if !response.status().is_success() {
         bail!(client::refusal(response).await);
     }
     if wanted.is_none() {
         let bytes = client::read(response, TABLE_BYTES_MAX).await?;
-        return table_from_stream(&bytes)?.write(output);
+        let took = began.elapsed();
+        let (rows, bytes) = table_from_stream(&bytes)?.write(output)?;
+        return Ok(Written { rows: Some(rows), bytes, took });
     }
     let mut body = response.into_body();
+    let mut written = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.context("the server broke the result off")?;
         if let Ok(bytes) = frame.into_data() {
-            output.write(&bytes)?;
+            written += output.write(&bytes)?;
         }
     }
-    Ok(())
+    Ok(Written { rows: None, bytes: written, took: began.elapsed() })
 }
 
 /// Reads an Arrow IPC stream into a table.
@@ -179,8 +224,10 @@ impl Table {
         Ok(text)
     }
 
-    fn write(self, output: &mut Output) -> Result<()> {
-        output.write(self.text()?.as_bytes())
+    /// Gives the rows of the result, shown or not, and the bytes of the table.
+    fn write(self, output: &mut Output) -> Result<(u64, u64)> {
+        let rows = self.total as u64;
+        Ok((rows, output.write(self.text()?.as_bytes())?))
     }
 }
 
@@ -212,7 +259,8 @@ impl Output {
         Ok(Self::File { file, path: path.to_owned() })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    /// Gives how many bytes that were.
+    fn write(&mut self, bytes: &[u8]) -> Result<u64> {
         let outcome = match self {
             Self::Standard(out) => out.write_all(bytes),
             Self::File { file, .. } => file.write_all(bytes),
@@ -221,10 +269,10 @@ impl Output {
         match (&self, outcome) {
             (Self::Standard(_), Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                 *self = Self::Closed;
-                Ok(())
             }
-            (_, outcome) => outcome.context("cannot write the result"),
+            (_, outcome) => outcome.context("cannot write the result")?,
         }
+        Ok(bytes.len() as u64)
     }
 
     fn finish(self) -> Result<()> {
