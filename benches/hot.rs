@@ -1,8 +1,8 @@
 //! Hot: durable batches into a hot table.
 //!
 //! Goal: rows a second through DuckDB's Arrow appender for flushes from a quiet to a saturated
-//! server. Each flush goes into a table of its own. Non-goal: waiting, rolling, and the copy that a
-//! small flush into a table with rows costs.
+//! server, and what four promoted columns add, one of them never there. Each flush goes into a table
+//! of its own. Non-goal: waiting, rolling, and the copy that a small flush into a table with rows costs.
 
 mod support;
 
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringlake_engine::config::DuckDbConfig;
 use ringlake_engine::hot::{Database, HotAppender, rows_of};
+use ringlake_engine::promoted::{ColumnConfig, PromotedColumn, Promoter, Promotion, TableColumns};
+use ringlake_engine::schema::Kind;
 
 fn append(criterion: &mut Criterion) {
     let scratch = tempfile::tempdir().expect("there is room for a scratch directory");
@@ -48,5 +50,36 @@ fn append(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, append);
+fn promote(criterion: &mut Criterion) {
+    const ROWS: usize = 122_880;
+    let column = |name: &str, kind| ColumnConfig {
+        name: name.into(),
+        path: format!("properties.{name}"),
+        kind,
+    };
+    let columns = [
+        column("title", Kind::Text),
+        column("load_ms", Kind::Long),
+        column("price", Kind::Double),
+        column("plan", Kind::Text),
+    ];
+    let promotion = Promotion::new(&columns).expect("the columns are fine");
+    let kinds = columns.map(|it| PromotedColumn { name: it.name, kind: it.kind });
+    let table = TableColumns::new(kinds.to_vec());
+    let mut promoter = Promoter::new(Arc::new(table), &promotion);
+    let rows = rows_of("0123456789ab", &support::batches(ROWS)).expect("the schema is the log's");
+    let completed = promoter.complete(rows.clone()).expect("the rows have the built-in columns");
+    let titles: usize =
+        completed.iter().map(|rows| rows["title"].len() - rows["title"].null_count()).sum();
+    assert!(titles > ROWS / 10 && titles < ROWS, "{titles}");
+    let mut group = criterion.benchmark_group("promote");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(ROWS as u64));
+    group.bench_function(ROWS.to_string(), |bencher| {
+        bencher.iter(|| promoter.complete(rows.clone()).expect("they had them before"));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, append, promote);
 criterion_main!(benches);
