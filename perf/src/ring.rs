@@ -2,21 +2,21 @@
 //!
 //! **Guarantees**: every side moves the same bytes, copies each record in once and reads each byte
 //! of it once; the sum over what was read is checked. Sides run in turn. Room for records is the
-//! same number of bytes. Who finds nothing spins; the channel waits as it does by itself.
+//! same number of bytes. Who finds nothing, or no room, spins as long as all others; the channel waits as it does by
+//! itself.
 //!
 //! **Not guaranteed**: that they offer the same. The ring and rtrb have one producer and one
 //! consumer, the other two any number; those own a heap allocation a record, as they must when
 //! records differ in length. Our ring wakes a consumer that sleeps, frames its records and counts
 //! them; rtrb is given a length in front of each.
 
-use std::hint::spin_loop;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Args;
 use crossbeam_queue::ArrayQueue;
-use ringlake_benches::ring::{CAPACITY, RECORDS, payload, push, read, sum};
+use ringlake_benches::ring::{CAPACITY, RECORDS, payload, push, read, spin, sum};
 use rtrb::RingBuffer;
 
 use crate::bulk::count_as_f64;
@@ -105,7 +105,7 @@ fn both(
 fn ours(record: &[u8], count: u64) -> Result<Duration> {
     let (mut producer, mut consumer) = ringlake_ring::ring(CAPACITY);
     let expected = sum(record).wrapping_mul(count);
-    let reader = move || read(&mut consumer, count, |_| spin_loop());
+    let reader = move || read(&mut consumer, count, |_| spin());
     both(expected, reader, move || {
         for _ in 0..count {
             push(&mut producer, record);
@@ -122,7 +122,7 @@ fn rtrb(record: &[u8], count: u64) -> Result<Duration> {
         for _ in 0..count {
             let mut head = [0; HEAD];
             while consumer.pop_entire_slice(&mut head).is_err() {
-                spin_loop();
+                spin();
             }
             // Committed in one step with its length, it is all there.
             let Ok(chunk) = consumer.read_chunk(usize::from_le_bytes(head)) else { return 0 };
@@ -139,7 +139,7 @@ fn rtrb(record: &[u8], count: u64) -> Result<Duration> {
     both(sum(record).wrapping_mul(count), reader, move || {
         for _ in 0..count {
             while producer.push_entire_slice(&framed).is_err() {
-                spin_loop();
+                spin();
             }
         }
     })
@@ -153,7 +153,7 @@ fn array_queue(record: &[u8], count: u64) -> Result<Duration> {
             let record = loop {
                 match queue.pop() {
                     Some(record) => break record,
-                    None => spin_loop(),
+                    None => spin(),
                 }
             };
             total = total.wrapping_add(sum(&record));
@@ -165,7 +165,7 @@ fn array_queue(record: &[u8], count: u64) -> Result<Duration> {
             let mut record = Box::from(record);
             while let Err(refused) = queue.push(record) {
                 record = refused;
-                spin_loop();
+                spin();
             }
         }
     })

@@ -135,7 +135,7 @@ impl Consumer {
     }
 
     /// Whether there is a reason not to sleep. All loads are Relaxed: nothing is read through them,
-    /// what follows the park looks again; `Sleeper::sleep` orders them by its fence.
+    /// what follows the park looks again; `Sleeper::sleep` orders them by its barrier.
     fn must_stay_awake(&self) -> bool {
         let presence = &self.shared.presence;
         self.shared.tail.load(Ordering::Relaxed) != self.read

@@ -57,7 +57,9 @@
 //!   commits.
 //! - Records that the consumer has not read when it is dropped are lost; [`commit`] does not tell.
 //! - Nothing survives the process.
-//! - [`park`] may return early for no reason, and allocates a few bytes. It is the idle path.
+//! - [`park`] may return early for no reason, allocates a few bytes, and on Linux interrupts the
+//!   other threads of the process for a microsecond, so that commits need no fence. It is the idle
+//!   path.
 //! - [`Gauge`] is for statistics: its value is old when it is read.
 //!
 //! # Roles
@@ -124,7 +126,7 @@
 //! | `producer_gone`, Release, drop of [`Producer`] | `producer_gone`, Acquire, [`Consumer::is_abandoned`] | the last `tail` |
 //! | `thread`, AcqRel swap, `Sleeper::sleep` | `thread`, AcqRel swap, `Sleeper::rouse` | the boxed handle of the sleeping thread |
 //! | `pending`, AcqRel swap, [`Waker::wake`] | `pending`, AcqRel swap, end of [`park`] | what the waking thread wrote before |
-//! | fence SeqCst, `Sleeper::notify` | fence SeqCst, `Sleeper::sleep` | nothing: of "publish, then look for a sleeper" and "announce sleep, then look for records" at least one sees the other |
+//! | light barrier, `Sleeper::notify` | heavy barrier, `Sleeper::sleep` | nothing: of "publish, then look for a sleeper" and "announce sleep, then look for records" at least one sees the other |
 //!
 //! # Memory
 //!
@@ -172,6 +174,7 @@
 #![deny(unsafe_code)]
 
 // In the order of a record's way: its format, where it lies, who writes it, who reads it.
+mod barrier;
 #[expect(unsafe_code, reason = "turns committed positions into bytes")]
 mod consumer;
 mod gauge;

@@ -20,8 +20,9 @@ use std::fmt;
 use std::ptr;
 use std::time::Duration;
 
+use crate::barrier::Barrier;
 use crate::shared::Shared;
-use crate::sync::{Arc, AtomicBool, AtomicPtr, Ordering, Thread, current, fence, park_timeout};
+use crate::sync::{Arc, AtomicBool, AtomicPtr, Ordering, Thread, current, park_timeout};
 
 /// Where one consumer sleeps.
 pub(crate) struct Sleeper {
@@ -30,20 +31,26 @@ pub(crate) struct Sleeper {
     thread: AtomicPtr<Thread>,
     /// A wake that no park has returned for yet. Set by wakers, cleared by the consumer.
     pending: AtomicBool,
+    /// Orders notifiers, who come with every record, and a consumer about to sleep.
+    barrier: Barrier,
 }
 
 impl Sleeper {
     pub(crate) fn new() -> Self {
-        Self { thread: AtomicPtr::new(ptr::null_mut()), pending: AtomicBool::new(false) }
+        Self {
+            thread: AtomicPtr::new(ptr::null_mut()),
+            pending: AtomicBool::new(false),
+            barrier: Barrier::new(),
+        }
     }
 
     /// Ends the consumer's sleep if there is one. The caller has published the reason before: a
     /// record, a pending wake, the producer's end.
     #[inline]
     pub(crate) fn notify(&self) {
-        // SeqCst fence: between the publication and the look for a sleeper; see `sleep`.
-        fence(Ordering::SeqCst);
-        // Relaxed: only a hint whether to call `rouse`, which looks again; the fence orders it.
+        // Between the publication and the look for a sleeper; see `sleep`.
+        self.barrier.light();
+        // Relaxed: only a hint whether to call `rouse`, which looks again; the barrier orders it.
         if !self.thread.load(Ordering::Relaxed).is_null() {
             self.rouse();
         }
@@ -76,7 +83,7 @@ impl Sleeper {
 
     /// Whether a wake is waiting for a park to return.
     pub(crate) fn is_pending(&self) -> bool {
-        // Relaxed: decides only whether to sleep. `sleep` orders it by its fence, and
+        // Relaxed: decides only whether to sleep. `sleep` orders it by its barrier, and
         // `take_pending` acquires what the wake hands over.
         self.pending.load(Ordering::Relaxed)
     }
@@ -97,11 +104,11 @@ impl Sleeper {
     /// No wake-up is lost. The two sides do
     ///
     /// ```text
-    /// notifier: publish a reason;  fence N;  load thread       (notify)
-    /// consumer: set thread;        fence C;  load the reasons  (sleep)
+    /// notifier: publish a reason;  light barrier N;  load thread       (notify)
+    /// consumer: set thread;        heavy barrier C;  load the reasons  (sleep)
     /// ```
     ///
-    /// and all SeqCst fences are in one total order:
+    /// and of a light and a heavy [`Barrier`] one comes first:
     /// - If N comes first, the consumer's loads after C see the reason: it does not park.
     /// - If C comes first, the notifier's load after N sees the handle, or the null of a later swap
     ///   by another notifier, which then unparks, or by the consumer, which is then awake. The
@@ -115,8 +122,8 @@ impl Sleeper {
         // Ordering above.
         let earlier = self.thread.swap(thread, Ordering::AcqRel);
         debug_assert!(earlier.is_null(), "every sleep takes its own announcement back");
-        // SeqCst fence: between the announcement and the look for reasons.
-        fence(Ordering::SeqCst);
+        // Between the announcement and the look for reasons.
+        self.barrier.heavy();
         if !must_stay_awake() {
             park_timeout(timeout);
         }
