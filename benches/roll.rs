@@ -1,6 +1,6 @@
 //! Roll: a full hot table to a committed-ready Parquet file.
 //!
-//! Goal: rows a second of `write_table` for one row group of made-up web events, from DuckDB's
+//! Goal: rows a second of `write_rows` for one row group of made-up web events, from Arrow batches in
 //! memory to a synced file: sort, zstd, footer, syncs. Non-goal: the Delta commit, several days in
 //! one table, memory pressure. The number means how fast one roller thread, with as many DuckDB
 //! threads as the default configuration has, keeps up with ingestion.
@@ -10,7 +10,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use duckdb::Connection;
 use ringlake_engine::config::{DuckDbConfig, ROW_GROUP_ROWS};
-use ringlake_engine::lake::{Location, write_table};
+use ringlake_engine::lake::{Location, write_rows};
 use ringlake_engine::schema::hot_table_columns;
 
 const NODE: &str = "0199f3c2-7d1e-7aaa-8000-000000000001";
@@ -48,6 +48,8 @@ fn hot_table() -> Connection {
 
 fn roll(criterion: &mut Criterion) {
     let connection = hot_table();
+    let mut statement = connection.prepare("SELECT * FROM hot_0").expect("the table is there");
+    let batches: Vec<_> = statement.query_arrow([]).expect("the table can be read").collect();
     let rows = u64::try_from(ROW_GROUP_ROWS).expect("a row group's size fits");
     let place = || {
         let data = tempfile::tempdir().expect("there is room for a scratch directory");
@@ -56,7 +58,7 @@ fn roll(criterion: &mut Criterion) {
         (data, location)
     };
     let write = |location: &Location| {
-        write_table(&connection, "hot_0", location, NODE).expect("the roll succeeds")
+        write_rows(&batches, location, NODE, &mut || true).expect("the roll succeeds")
     };
 
     let (_data, location) = place();

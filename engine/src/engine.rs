@@ -214,7 +214,7 @@ impl Engine {
         let (to_roller, rolls) = bounded(1);
         let (to_committer, requests) = bounded(0);
         engine.start_flusher((hot, promoter), receiving, to_roller, &committed)?;
-        engine.start_roller(&database, table, (rolls, requests), committed.clone())?;
+        engine.start_roller(table, (rolls, requests), committed.clone())?;
         let checking = engine.clone();
         engine.spawn("check", move || checking.check_files())?;
         let recovering = engine.clone();
@@ -264,17 +264,12 @@ impl Engine {
 
     fn start_roller(
         &self,
-        database: &Database,
         table: Table,
         (rolls, requests): (Receiver<Sealed>, Receiver<Request>),
         committed: BTreeMap<u32, i64>,
     ) -> Result<(), Error> {
         let shared = &self.shared;
-        let connection = database
-            .connect()
-            .map_err(|source| Error::DuckDb { action: "open a connection", source })?;
         let roller = Roller {
-            connection,
             location: shared.location.clone(),
             table,
             node: self.node().to_owned(),

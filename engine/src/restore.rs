@@ -5,8 +5,6 @@
 //! erased is refused for the whole batch. Doing it again after a crash adds nothing: the commit
 //! carries a Delta `txn` of its own, `ringlake/<node>/quarantine/<shard>/<first>`.
 //!
-//! **Not guaranteed.** That DuckDB takes the batch now; when it does not, nothing has changed.
-//!
 //! **Roles.** A command on a stopped directory: it holds the lock while it runs.
 //!
 //! **Memory.** The batch, and one bit a number of the table.
@@ -20,17 +18,10 @@ use crate::directory::Directory;
 use crate::engine::promote;
 use crate::erase::erased;
 use crate::error::Error;
-use crate::hot::{Database, HotAppender};
-use crate::lake::{Location, ShardCheck, Table, check_table, write_table};
+use crate::lake::{Location, ShardCheck, Table, check_table, write_rows};
 use crate::log;
-use crate::promoted::Promoter;
 use crate::quarantine::{Aside, EXTENSION, RESTORED};
 use crate::retention::Expired;
-
-/// The DuckDB table that the batch passes through.
-const TABLE: &str = "restored";
-/// Rows of one append; DuckDB's appender commits on its own at 204,800.
-const APPEND_ROWS: usize = 122_880;
 
 /// What a restore has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +37,7 @@ pub struct Restored {
 ///
 /// # Errors
 /// [`Error::Locked`] while another process has the directory; [`Error::Format`] when the batch is
-/// another node's or a number is present; otherwise what DuckDB or the table says. Nothing has
+/// another node's or a number is present; otherwise what the table says. Nothing has
 /// changed then.
 pub fn restore(config: &Config, aside: &Aside) -> Result<Restored, Error> {
     restore_on(config, aside, Arc::new(RealDisk))
@@ -81,13 +72,11 @@ pub fn restore_on(config: &Config, aside: &Aside, disk: Arc<dyn Disk>) -> Result
         ));
     }
     table.remove_orphans(config.compaction.retain_replaced)?;
-    let promoter = promote(config, &mut table)?;
-    let database = Database::open(&config.duckdb, location.root(), &directory.temporary())?;
-    append(&database, aside, promoter)?;
-    let connection = database
-        .connect()
-        .map_err(|source| Error::DuckDb { action: "open a connection", source })?;
-    let files = write_table(&connection, TABLE, &location, directory.node())?;
+    let mut promoter = promote(config, &mut table)?;
+    let rows = promoter
+        .complete(aside.rows.clone())
+        .map_err(|source| Error::Arrow { action: "fill the promoted columns", source })?;
+    let files = write_rows(&rows, &location, directory.node(), &mut || true)?;
     let outcome = table.commit_restored(&files, aside.shard, aside.first, aside.last)?;
     mark(&directory, aside)?;
     Ok(Restored { version: outcome.version(), already: false })
@@ -153,24 +142,6 @@ fn gone_of(directory: &Directory, aside: &Aside) -> Result<Option<(i64, i64)>, E
         (first.max(aside.first), last.min(aside.last))
     });
     Ok(common.find(|(first, last)| first <= last))
-}
-
-fn append(database: &Database, aside: &Aside, mut promoter: Promoter) -> Result<(), Error> {
-    let mut appender = HotAppender::new(database, promoter.columns())?;
-    appender.create(TABLE).map_err(|source| Error::DuckDb { action: "create a table", source })?;
-    let rows = promoter
-        .complete(aside.rows.clone())
-        .map_err(|source| Error::Arrow { action: "fill the promoted columns", source })?;
-    for rows in &rows {
-        for from in (0..rows.num_rows()).step_by(APPEND_ROWS) {
-            let part = rows.slice(from, APPEND_ROWS.min(rows.num_rows() - from));
-            appender.append(TABLE, &[part]).map_err(|source| Error::Append {
-                action: "take the batch from quarantine",
-                source,
-            })?;
-        }
-    }
-    Ok(())
 }
 
 /// Renames every piece in quarantine that holds exactly these numbers.

@@ -19,19 +19,17 @@
 //! start. Once the files are written only the commit is tried again.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
-use duckdb::{Connection, InterruptHandle};
 
 use crate::error::{Error, chain};
 use crate::hot::{FlusherState, Sealed, Wake};
 use crate::lake::{
     Checked, DataFile, LakeError, Location, NewFile, ReplaceOutcome, ShardSequence, Table,
-    write_table,
+    write_rows,
 };
 use crate::metrics::Operations;
 use crate::problem::Problem;
@@ -59,19 +57,10 @@ pub(crate) struct RollerState {
     busy: AtomicBool,
     /// Set to make it end: no roll is begun or tried again.
     stop: AtomicBool,
+    /// Set to make it break off the roll that runs.
+    give_up: AtomicBool,
     /// Why rolls fail, while they do. Written by the roller.
     pub problem: Problem,
-    interrupt: Interrupt,
-}
-
-/// Breaks off what the roller's connection runs; empty until the roller runs.
-#[derive(Default)]
-struct Interrupt(OnceLock<Arc<InterruptHandle>>);
-
-impl fmt::Debug for Interrupt {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Interrupt").finish_non_exhaustive()
-    }
 }
 
 impl RollerState {
@@ -94,17 +83,16 @@ impl RollerState {
         self.busy.store(false, Ordering::Release);
     }
 
-    /// Makes the roller end after the statement that it runs.
+    /// Makes the roller end after the roll that it is at.
     pub(crate) fn stop(&self) {
         // Relaxed: nothing is handed over with it.
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Breaks off the statement that the roller runs, if it runs one.
-    pub(crate) fn interrupt(&self) {
-        if let Some(handle) = self.interrupt.0.get() {
-            handle.interrupt();
-        }
+    /// Makes the roller break off the roll that it is at, which takes some milliseconds.
+    pub(crate) fn give_up(&self) {
+        // Relaxed: nothing is handed over with it.
+        self.give_up.store(true, Ordering::Relaxed);
     }
 
     fn is_stopped(&self) -> bool {
@@ -141,7 +129,6 @@ pub(crate) struct Expired {
 /// The roller thread's belongings.
 #[derive(Debug)]
 pub(crate) struct Roller {
-    pub connection: Connection,
     pub location: Location,
     pub table: Table,
     pub node: String,
@@ -175,7 +162,6 @@ pub(crate) struct Rolled {
 impl Roller {
     /// Runs until the flusher is gone or it is told to stop.
     pub(crate) fn run(mut self) {
-        self.state.interrupt.0.get_or_init(|| self.connection.interrupt_handle());
         let (rolls, mut requests) = (self.rolls.clone(), self.requests.clone());
         loop {
             select_biased! {
@@ -305,8 +291,9 @@ impl Roller {
     fn roll(&mut self, sealed: &Sealed, files: &mut Option<Vec<NewFile>>) -> Result<(), Error> {
         let began = Instant::now();
         if files.is_none() {
-            let written =
-                write_table(&self.connection, &sealed.table.name, &self.location, &self.node)?;
+            // Relaxed: see `give_up`.
+            let go_on = &mut || !self.state.give_up.load(Ordering::Relaxed);
+            let written = write_rows(&sealed.batches, &self.location, &self.node, go_on)?;
             check_rows(&written, sealed)?;
             *files = Some(written);
         }

@@ -25,10 +25,6 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::ingest::Bar;
 
-/// Time between two attempts to break off a roll: an interrupt that comes between two statements is
-/// forgotten by DuckDB.
-const INTERRUPT_EVERY: Duration = Duration::from_millis(10);
-
 /// What a shutdown left behind.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ShutdownReport {
@@ -116,12 +112,11 @@ impl Engine {
 
     fn end_roller(&self, until: Instant) -> bool {
         let half = until.saturating_duration_since(Instant::now()) / 2;
-        let mut ended = self.join("roller", Instant::now() + half);
-        while !ended && Instant::now() < until {
-            self.shared.roller.interrupt();
-            ended = self.join("roller", (Instant::now() + INTERRUPT_EVERY).min(until));
+        if self.join("roller", Instant::now() + half) {
+            return true;
         }
-        ended
+        self.shared.roller.give_up();
+        self.join("roller", until)
     }
 
     /// Waits for every thread whose name starts with `kind`; false when one has not ended in time.

@@ -192,16 +192,19 @@ fn load_from_all(server: &Server, round: char) -> (Vec<Sent>, Vec<String>) {
     (all, codes)
 }
 
-/// Queries answer, with whole requests, each once. What waits for a roll may not be visible yet.
+/// Queries answer, with whole requests, each once, and soon with some. What waits for a roll may not be
+/// visible yet.
 fn judge_while_full(server: &Server) {
     let sql =
         "SELECT count(*) AS n, count(DISTINCT user_id) AS ids FROM events WHERE event = 'full'";
-    let answer = server.post("/v1/query", sql);
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let counts = answer.json();
-    assert_eq!(counts["n"], counts["ids"]);
-    assert_eq!(counts["n"].as_u64().unwrap() % 100, 0, "{counts}");
-    assert!(counts["n"].as_u64().unwrap() >= 2_000, "{counts}");
+    server.wait_until("queries see what was accepted", || {
+        let answer = server.post("/v1/query", sql);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let counts = answer.json();
+        assert_eq!(counts["n"], counts["ids"]);
+        assert_eq!(counts["n"].as_u64().unwrap() % 100, 0, "{counts}");
+        counts["n"].as_u64().unwrap() >= 2_000
+    });
 }
 
 /// Every acknowledged request is there once and whole, every other one once, whole, or not at all.

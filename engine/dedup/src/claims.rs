@@ -109,6 +109,8 @@ impl Claims {
         let mut awaited = false;
         for group in self.keys[first..].chunk_by(|one, next| one.group() == next.group()) {
             let mut locked = self.dedup.table.lock(group[0]);
+            // Since they were claimed a whole batch has gone through the cache.
+            locked.warm(group.iter().copied());
             for key in group {
                 awaited |= how(&mut locked, *key);
             }

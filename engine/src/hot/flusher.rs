@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use super::pass::Passing;
@@ -32,6 +33,8 @@ const CALLERS_LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Sealed {
     pub table: Arc<HotTable>,
+    /// What is in it.
+    pub batches: Vec<RecordBatch>,
     pub rows: usize,
     /// Their size as Arrow data.
     pub bytes: usize,
@@ -95,6 +98,8 @@ pub(crate) struct Flusher {
 struct Open {
     number: u64,
     table: Arc<HotTable>,
+    /// What was appended to it: a roll writes them, and so need not read the table.
+    batches: Vec<RecordBatch>,
     rows: usize,
     bytes: usize,
     first_row: Option<Instant>,
@@ -157,7 +162,14 @@ impl Flusher {
     /// Runs until it is told to stop, or nobody can send anything any more. `first` is the table
     /// that the first snapshot already names, and `sequences` how far the lake holds each shard.
     pub(crate) fn run(mut self, first: Arc<HotTable>, sequences: Vec<(u32, i64)>) {
-        let open = Open { number: 1, table: first, rows: 0, bytes: 0, first_row: None };
+        let open = Open {
+            number: 1,
+            table: first,
+            batches: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            first_row: None,
+        };
         let (pending, rolls) = (Pending::default(), Vec::new());
         let mut work = Work { open, sequences, pending, rolls };
         // A table must not grow old unseen where flushes are configured to be rare.
@@ -228,7 +240,8 @@ impl Flusher {
     fn flush(&mut self, work: &mut Work) -> Result<(), Stopped> {
         let batches = work.pending.take(self.config.flush_rows);
         let began = Instant::now();
-        let rows = self.passing.pass(&batches, &work.open.table.name)?;
+        let appended = self.passing.pass(&batches, &work.open.table.name)?;
+        let rows = appended.iter().map(RecordBatch::num_rows).sum();
         self.operations.flush.observe(began.elapsed());
         // Relaxed: statistics.
         self.state.hot_rows.fetch_add(rows, Ordering::Relaxed);
@@ -239,6 +252,7 @@ impl Flusher {
             }
         }
         let open = &mut work.open;
+        open.batches.extend(appended);
         open.rows += rows;
         open.bytes += batches.iter().map(|batch| batch.bytes).sum::<usize>();
         open.first_row.get_or_insert(began);
@@ -303,10 +317,11 @@ impl Flusher {
                 columns: Arc::clone(&old.columns),
             }
         });
-        let next = Open { number, table, rows: 0, bytes: 0, first_row: None };
+        let next = Open { number, table, batches: Vec::new(), rows: 0, bytes: 0, first_row: None };
         let full = std::mem::replace(open, next);
         let sealed = Sealed {
             table: full.table,
+            batches: full.batches,
             rows: full.rows,
             bytes: full.bytes,
             sequences: work.sequences.clone(),

@@ -48,11 +48,15 @@ pub(crate) struct Passing {
 }
 
 impl Passing {
-    /// Passes `batches`; gives how many rows `table` has more.
+    /// Passes `batches`; gives the rows that `table` has more.
     ///
     /// # Errors
     /// [`Stopped`] when the engine stops before; the batches are not passed then.
-    pub(super) fn pass(&mut self, batches: &[LogBatch], table: &str) -> Result<usize, Stopped> {
+    pub(super) fn pass(
+        &mut self,
+        batches: &[LogBatch],
+        table: &str,
+    ) -> Result<Vec<RecordBatch>, Stopped> {
         let mut pause = FIRST_PAUSE;
         let mut attempt = 1;
         loop {
@@ -81,14 +85,18 @@ impl Passing {
         }
     }
 
-    fn try_append(&mut self, batches: &[LogBatch], table: &str) -> Result<usize, Refused> {
+    fn try_append(
+        &mut self,
+        batches: &[LogBatch],
+        table: &str,
+    ) -> Result<Vec<RecordBatch>, Refused> {
         let rows = rows_of(&self.node, batches)
             .and_then(|rows| self.promoter.complete(rows))
             .map_err(|error| Refused { reason: chain(&error), is_lack: false })?;
         self.appender.append(table, &rows)?;
         self.promoter.stored();
         self.tail.publish(&rows);
-        Ok(rows.iter().map(RecordBatch::num_rows).sum())
+        Ok(rows)
     }
 
     fn split_or_set_aside(
@@ -96,14 +104,14 @@ impl Passing {
         batches: &[LogBatch],
         problem: &str,
         table: &str,
-    ) -> Result<usize, Stopped> {
+    ) -> Result<Vec<RecordBatch>, Stopped> {
         if let [batch] = batches {
             self.set_aside(batch, problem)?;
-            return Ok(0);
+            return Ok(Vec::new());
         }
-        let mut rows = 0;
+        let mut rows = Vec::new();
         for batch in batches {
-            rows += self.pass(std::slice::from_ref(batch), table)?;
+            rows.extend(self.pass(std::slice::from_ref(batch), table)?);
         }
         Ok(rows)
     }

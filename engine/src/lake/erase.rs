@@ -88,8 +88,7 @@ mod tests {
 
     use super::*;
     use crate::lake::check::check_whole;
-    use crate::lake::roll::write_table;
-    use crate::lake::testing::{NODE, append, hot_table, scratch};
+    use crate::lake::testing::{NODE, append, hot_table, scratch, write_table};
 
     const COLUMNS: [&str; 3] = ["shard", "sequence", "user_id"];
 

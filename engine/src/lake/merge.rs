@@ -13,8 +13,7 @@
 //! at least; their batches have [`BATCHES_MAX`] together. DuckDB is not involved.
 //!
 //! **Limits.** Between two looks at whether to go on lie some thousand rows, the check of one input
-//! or the sealing of one row group: milliseconds, or a few tenths of a second. An output is synced
-//! with every row group, some megabytes, so that the log's own syncs never wait for a whole file.
+//! or the sealing of one row group: milliseconds, or a few tenths of a second.
 //!
 //! **Algorithm.** A merge of k sorted inputs through a heap. Rows that must not be in the same file
 //! because of their `received_at` are written in one pass each, over the inputs that have such
@@ -22,21 +21,16 @@
 
 mod input;
 mod order;
-mod output;
 mod without;
-
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type};
-use object_store::path;
 
 use super::error::{LakeError, Result};
 use super::footer::NewFile;
 use super::location::{Location, check_node};
+use super::output::{Effort, Output, Step, remove};
 use super::plan::Job;
 
 use input::{Opened, Range, schema_of};
 use order::Merge;
-use output::Output;
 pub use without::without;
 
 /// Uncompressed bytes of pages that a merge may hold; in tests little, so that they reach it.
@@ -86,9 +80,6 @@ pub fn merge(
     written.map(|()| Merged { job, files })
 }
 
-/// What comes between two steps: a pause, or an error that ends the work.
-type Step<'a> = dyn FnMut() -> Result<()> + 'a;
-
 /// Opens as many inputs as there is memory for.
 fn open(job: Job, step: &mut Step<'_>) -> Result<(Job, Vec<Opened>)> {
     let mut inputs = Vec::with_capacity(job.inputs.len());
@@ -130,7 +121,7 @@ fn write_all(
             rows.map(|input| input.read(range, &schema, batch_bytes)).collect::<Result<_>>()?;
         let mut merge = Merge::new(rows)?;
         let Some(mut batch) = merge.next()? else { continue };
-        let mut output = Output::create(location, node, &first.date, &schema)?;
+        let mut output = Output::create(location, node, &first.date, &schema, Effort::More)?;
         loop {
             output.write(&batch)?;
             step()?;
@@ -171,47 +162,6 @@ fn cuts(job: &Job, inputs: &[Opened]) -> Result<Vec<i64>> {
     cuts.extend(job.cut);
     cuts.dedup();
     Ok(cuts)
-}
-
-/// What was read or written, so that both can be compared: how many events, and a sum of their
-/// numbers that does not depend on their order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Events {
-    rows: u64,
-    sum: u64,
-}
-
-impl Events {
-    /// The columns that [`Events::add`] looks at.
-    const COLUMNS: [&str; 2] = ["shard", "sequence"];
-
-    fn add(&mut self, batch: &RecordBatch) {
-        let [shards, sequences] = Self::COLUMNS.map(|name| batch.column_by_name(name));
-        let (Some(shards), Some(sequences)) = (shards, sequences) else { return };
-        let shards = shards.as_primitive::<Int32Type>().values();
-        let sequences = sequences.as_primitive::<Int64Type>().values();
-        for (shard, sequence) in shards.iter().zip(sequences) {
-            self.sum = self.sum.wrapping_add(mixed(i64::from(*shard) << 48 ^ sequence));
-        }
-        self.rows += batch.num_rows() as u64;
-    }
-}
-
-/// Spreads a number over all bits (the finaliser of SplitMix64), so that sums of different numbers
-/// differ.
-fn mixed(number: i64) -> u64 {
-    let mut bits = number.cast_unsigned();
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
-}
-
-/// Removes an output that nobody will use.
-fn remove(location: &Location, path: &path::Path) {
-    if let Err(error) = location.remove(path) {
-        let error: &dyn std::error::Error = &error;
-        tracing::warn!(%path, error, "a file of a compaction stays until the next vacuum");
-    }
 }
 
 #[cfg(test)]

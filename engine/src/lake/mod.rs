@@ -1,7 +1,7 @@
 //! The lake: an open Delta table of Parquet files, and how events get into it.
 //!
 //! ```text
-//!  hot table ──▶ roll ──▶ Parquet files ──▶ seal ──▶ footer ──▶ statistics
+//!  hot rows ──▶ roll ──▶ Parquet files ──▶ seal ──▶ footer ──▶ statistics
 //!                            │ synced, not yet part of the table        │
 //!                            └────────────▶ delta ◀─────────────────────┘
 //!                                            │ one commit: the files, and how far each shard got
@@ -14,7 +14,8 @@
 //! | [`location`] | where the table is, names of its files, syncing, orphans |
 //! | `store` | the table's objects on a local disk, written durably |
 //! | [`delta`] | the Delta log; the only module that uses the Delta library |
-//! | [`roll`] | a hot table to one sorted Parquet file a day |
+//! | [`roll`] | hot rows to one sorted Parquet file a day |
+//! | `output` | a data file under way: how it is laid out, that it holds what it should |
 //! | [`seal`] | checksums on every byte of a written file |
 //! | [`check`] | looking at them before a file is read |
 //! | [`footer`] | statistics of a written file |
@@ -53,6 +54,7 @@ pub mod vacuum;
 pub mod verify;
 
 mod error;
+mod output;
 mod store;
 
 #[cfg(test)]
@@ -66,6 +68,6 @@ pub use error::{Cause, LakeError, Result};
 pub use footer::{NewFile, Stats};
 pub use location::Location;
 pub use plan::Job;
-pub use roll::write_table;
+pub use roll::write_rows;
 pub use vacuum::{Vacuumed, vacuum};
 pub use verify::{SequenceSet, ShardCheck, TableCheck, check_table};

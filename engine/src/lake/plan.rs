@@ -5,7 +5,7 @@
 //! - A job makes fewer files of more, or files that no longer overlap of such that do: asking again
 //!   until there is no job comes to an end.
 //! - While its day receives events a file is rewritten only when what comes out belongs to a higher
-//!   power of [`FAN_IN`] rows or is finished. So rolls of 40,960 events that become files of 7
+//!   power of [`FAN_IN`] rows or is finished. So rolls of 32,768 events that become files of 7
 //!   million are rewritten three times at most, smaller rolls once more for each power of 8. When
 //!   the day is over a small file is joined once or twice more, and parted once where files overlap.
 //!

@@ -90,8 +90,7 @@ mod tests {
 
     use super::*;
     use crate::lake::delta::Bounds;
-    use crate::lake::roll::write_table;
-    use crate::lake::testing::{DAY, NODE, append, hot_table, scratch};
+    use crate::lake::testing::{DAY, NODE, append, hot_table, scratch, write_table};
 
     /// A file of `bytes` bytes with rows received between both moments.
     fn file(node: &str, ends: Option<(i64, i64)>, bytes: u64) -> DataFile {

@@ -7,7 +7,7 @@
 //! | bytes | covered by | looked at by |
 //! |---|---|---|
 //! | page bodies (all values) | the content checksum of their zstd frame | every reader, at every read: DuckDB, this engine, other engines |
-//! | page headers, Bloom filters, page index | a CRC32C in the file's name | [`check`](super::check), once a process, before the first query |
+//! | page headers, page index | a CRC32C in the file's name | [`check`](super::check), once a process, before the first query |
 //! | the footer | a CRC32C in the file's name | the same |
 //! | the whole file | a CRC32C in the file's name | `verify` |
 //!
@@ -24,14 +24,13 @@
 //! index and the offsets in the footer are written anew. Names: `<node>-<uuid>-<sums>.parquet`,
 //! see [`Sums`].
 //!
-//! **Memory.** One compressed page, and the window of a zstd decoder.
+//! **Memory.** One page, compressed and not.
 
 mod index;
 mod page;
 
 use std::fs::File;
-use std::hash::Hasher;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,7 +43,7 @@ use parquet::file::metadata::{
 use parquet::file::writer::TrackedWrite;
 use ringlake_disk::{Access, Disk, DiskFile};
 use twox_hash::XxHash64;
-use zstd::stream::read::Decoder;
+use zstd::bulk::Decompressor;
 use zstd::zstd_safe::find_frame_compressed_size;
 
 use super::error::{LakeError, Result};
@@ -59,8 +58,6 @@ pub(super) const TAIL_BYTES: usize = 8;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The bit of a zstd frame's descriptor (its fifth byte) that says that a checksum follows.
 const ZSTD_CHECKSUM_FLAG: u8 = 4;
-/// Bytes of a page decompressed at a time.
-const DECODE_BYTES: usize = 64 << 10;
 
 /// The checksums in a data file's name, CRC32C each, eight hexadecimal digits each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +113,9 @@ pub(super) fn seal(
     let target = disk.create(sealed, Access::Cached).map_err(LakeError::io("create", sealed))?;
     let mut tee = Tee { file: target, length: 0, whole: 0, tail: None, failed: None };
     let out = TrackedWrite::new(&mut tee);
-    let mut sealer = Sealer { source: &source, draft, sealed, out, headers: 0, body: Vec::new() };
+    let checksums = Checksums::new().map_err(LakeError::io("decompress", draft))?;
+    let body = Vec::new();
+    let mut sealer = Sealer { source: &source, draft, sealed, out, headers: 0, body, checksums };
     sealer.header(MAGIC)?;
     let (mut groups, mut pages) = (Vec::new(), Vec::new());
     for group in metadata.row_groups() {
@@ -125,9 +124,6 @@ pub(super) fn seal(
         pages.push(places);
         sealer.out.flush().map_err(LakeError::io("write", sealed))?;
         between(sealed)?;
-    }
-    for group in &mut groups {
-        *group = sealer.bloom_filters(group.clone())?;
     }
     let headers = sealer.footer(metadata, groups, pages)?;
     tee.finish(headers).map_err(LakeError::io("write", sealed))
@@ -201,6 +197,7 @@ struct Sealer<'a> {
     headers: u32,
     /// The page at hand.
     body: Vec<u8>,
+    checksums: Checksums,
 }
 
 impl Sealer<'_> {
@@ -239,6 +236,9 @@ impl Sealer<'_> {
             let codec = chunk.compression();
             return Err(self.unexpected(format!("has pages compressed as {codec}, not as ZSTD")));
         }
+        if chunk.bloom_filter_offset().is_some() {
+            return Err(self.unexpected("has a Bloom filter, which no file of ours has"));
+        }
         let begin = self.position();
         let mut dictionary_at = None;
         let mut pages = Pages::new();
@@ -249,7 +249,8 @@ impl Sealer<'_> {
                 return Err(self.unexpected("has a page header that cannot be read"));
             };
             reader.read_body(&page, &mut self.body).map_err(LakeError::io("read", self.draft))?;
-            add_checksum(&mut self.body, page.uncompressed)
+            self.checksums
+                .add(&mut self.body, page.uncompressed)
                 .map_err(|problem| self.unexpected(problem))?;
             let at = self.position();
             self.header(&page.with_compressed(self.body.len()))?;
@@ -272,30 +273,6 @@ impl Sealer<'_> {
             .set_total_compressed_size(length.cast_signed())
             .build();
         Ok((chunk.map_err(LakeError::parquet(self.draft))?, pages))
-    }
-
-    /// Copies the Bloom filters of a row group and tells where they are now.
-    fn bloom_filters(&mut self, group: RowGroupMetaData) -> Result<RowGroupMetaData> {
-        let mut columns = Vec::with_capacity(group.num_columns());
-        for chunk in group.columns() {
-            let place = (chunk.bloom_filter_offset(), chunk.bloom_filter_length());
-            let (Some(offset), Some(length)) = place else {
-                if place.0.is_some() {
-                    return Err(self.unexpected("has a Bloom filter of unknown length"));
-                }
-                columns.push(chunk.clone());
-                continue;
-            };
-            let mut filter = vec![0; usize::try_from(length).unwrap_or(0)];
-            read_at(self.source, &mut filter, offset.cast_unsigned())
-                .map_err(LakeError::io("read", self.draft))?;
-            let at = self.position().cast_signed();
-            self.header(&filter)?;
-            let moved = chunk.clone().into_builder().set_bloom_filter_offset(Some(at)).build();
-            columns.push(moved.map_err(LakeError::parquet(self.draft))?);
-        }
-        let moved = group.into_builder().set_column_metadata(columns).build();
-        moved.map_err(LakeError::parquet(self.draft))
     }
 
     /// Writes the page index and the footer; gives the checksum of everything before them that is
@@ -331,38 +308,44 @@ fn start_of(chunk: &ColumnChunkMetaData) -> i64 {
     chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset())
 }
 
-/// Adds the content checksum to a zstd frame that has `content_bytes` bytes of content.
-fn add_checksum(frame: &mut Vec<u8>, content_bytes: usize) -> Result<(), String> {
-    if frame.get(..4) != Some(&ZSTD_MAGIC) || frame.len() < 6 {
-        return Err("has a page that is no zstd frame".into());
+/// Adds the content checksum to zstd frames.
+struct Checksums {
+    decoder: Decompressor<'static>,
+    /// The content of the frame at hand.
+    content: Vec<u8>,
+}
+
+impl Checksums {
+    fn new() -> io::Result<Self> {
+        Ok(Self { decoder: Decompressor::new()?, content: Vec::new() })
     }
-    if find_frame_compressed_size(frame) != Ok(frame.len()) {
-        return Err("has a page that is not one whole zstd frame".into());
-    }
-    if frame[4] & ZSTD_CHECKSUM_FLAG != 0 {
-        return Ok(());
-    }
-    let unreadable = |error: io::Error| format!("has a page that cannot be read back ({error})");
-    let mut decoder = Decoder::with_buffer(frame.as_slice()).map_err(unreadable)?.single_frame();
-    let mut hash = XxHash64::with_seed(0);
-    let mut part = vec![0; DECODE_BYTES.min(content_bytes.max(1))];
-    let mut read = 0;
-    loop {
-        match decoder.read(&mut part).map_err(unreadable)? {
-            0 => break,
-            length => {
-                hash.write(&part[..length]);
-                read += length;
-            }
+
+    /// Adds it to `frame`, which has `content_bytes` bytes of content.
+    fn add(&mut self, frame: &mut Vec<u8>, content_bytes: usize) -> Result<(), String> {
+        if frame.get(..4) != Some(&ZSTD_MAGIC) || frame.len() < 6 {
+            return Err("has a page that is no zstd frame".into());
         }
+        if find_frame_compressed_size(frame) != Ok(frame.len()) {
+            return Err("has a page that is not one whole zstd frame".into());
+        }
+        if frame[4] & ZSTD_CHECKSUM_FLAG != 0 {
+            return Ok(());
+        }
+        self.content.clear();
+        self.content.reserve(content_bytes);
+        let read = self
+            .decoder
+            .decompress_to_buffer(frame, &mut self.content)
+            .map_err(|error| format!("has a page that cannot be read back ({error})"))?;
+        if read != content_bytes {
+            return Err(format!("has a page of {read} bytes where {content_bytes} should be"));
+        }
+        let hash = XxHash64::oneshot(0, &self.content);
+        let low = u32::try_from(hash & u64::from(u32::MAX)).unwrap_or(0);
+        frame[4] |= ZSTD_CHECKSUM_FLAG;
+        frame.extend_from_slice(&low.to_le_bytes());
+        Ok(())
     }
-    if read != content_bytes {
-        return Err(format!("has a page of {read} bytes where {content_bytes} should be"));
-    }
-    let low = u32::try_from(hash.finish() & u64::from(u32::MAX)).unwrap_or(0);
-    frame[4] |= ZSTD_CHECKSUM_FLAG;
-    frame.extend_from_slice(&low.to_le_bytes());
-    Ok(())
 }
 
 #[cfg(test)]

@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use arrow::array::RecordBatch;
 use duckdb::Connection;
 use tempfile::TempDir;
 
+use super::error::Result;
 use super::footer::{Bound, ColumnStats, NewFile, Stats};
 use super::location::Location;
+use super::roll::write_rows;
 use crate::schema::hot_table_columns;
 
 /// The node of most tests.
@@ -80,4 +83,16 @@ pub(super) fn append(
                + i * INTERVAL 1 SECOND + INTERVAL 7 MICROSECOND AS moment FROM {numbers})"
     );
     connection.execute_batch(&sql).unwrap();
+}
+
+/// Writes what is in `table`.
+pub(super) fn write_table(
+    connection: &Connection,
+    table: &str,
+    location: &Location,
+    node: &str,
+) -> Result<Vec<NewFile>> {
+    let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
+    let rows: Vec<RecordBatch> = statement.query_arrow([]).unwrap().collect();
+    write_rows(&rows, location, node, &mut || true)
 }

@@ -14,7 +14,7 @@ use crate::{bulk, http};
 /// Where the generator's clock starts, in microseconds since the epoch, and its mean pace.
 const START_MICROS: u64 = 1_790_834_400_000_000;
 const EVENT_MICROS: u64 = 200_000;
-/// Rows on top; at 40,960 they would be rolled.
+/// Rows on top; at 32,768 they would be rolled.
 const HOT: u64 = 20_000;
 const HOT_BATCH: u64 = 1_000;
 /// Longer than any run: hot rows are to stay hot, and files as they are.

@@ -27,7 +27,7 @@ use crate::lake::check::check_whole;
 use crate::lake::delta::DataFile;
 use crate::lake::error::{LakeError, Result};
 use crate::lake::footer;
-use crate::lake::roll::PAGE_BYTES_KEY;
+use crate::lake::output::PAGE_BYTES_KEY;
 use crate::promoted::KINDS;
 use crate::schema::{COLUMNS, Kind};
 

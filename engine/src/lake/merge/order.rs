@@ -12,9 +12,9 @@ use arrow::array::{Array, AsArray, RecordBatch, StringArray, TimestampMicrosecon
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 
-use super::Events;
 use super::input::Rows;
 use crate::lake::error::{LakeError, Result};
+use crate::lake::output::Events;
 
 /// Rows of an output batch.
 const BATCH_ROWS: usize = 8_192;

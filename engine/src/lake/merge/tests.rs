@@ -4,8 +4,10 @@
 
 use std::fs;
 
-use arrow::array::{Array, Int32Array, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::array::{
+    Array, AsArray, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use duckdb::Connection;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::ConvertedType;
@@ -18,9 +20,9 @@ use crate::lake::check::{check_outside, check_whole};
 use crate::lake::delta::DataFile;
 use crate::lake::footer;
 use crate::lake::location::sums_in;
+use crate::lake::output::Events;
 use crate::lake::plan::tests::paths;
-use crate::lake::roll::write_table;
-use crate::lake::testing::{DAY, DAY_MICROS, NODE, append, hot_table, scratch};
+use crate::lake::testing::{DAY, DAY_MICROS, NODE, append, hot_table, scratch, write_table};
 
 const SECOND: i64 = 1_000_000;
 

@@ -2,14 +2,14 @@
 
 use arrow::compute::{filter_record_batch, not};
 
+use super::BATCH_MAX;
 use super::input::{Opened, Range, schema_of};
-use super::output::Output;
-use super::{BATCH_MAX, Events};
 use crate::lake::delta::DataFile;
 use crate::lake::erase::Doomed;
 use crate::lake::error::{LakeError, Result};
 use crate::lake::footer::NewFile;
 use crate::lake::location::{Location, check_node};
+use crate::lake::output::{Effort, Events, Output};
 
 /// Writes the rows of `input` that are not `doomed` to a new file of `node`, in their order; `None`
 /// when there are no such rows. The new file is as sound as one of [`merge`](super::merge), whose
@@ -43,7 +43,9 @@ pub fn without(
         kept.add(&batch);
         let output = match &mut output {
             Some(output) => output,
-            none => none.insert(Output::create(location, node, &input.date, &schema)?),
+            none => {
+                none.insert(Output::create(location, node, &input.date, &schema, Effort::More)?)
+            }
         };
         output.write(&batch)?;
     }

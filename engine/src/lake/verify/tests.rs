@@ -11,8 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::lake::delta::{CommitOutcome, ShardSequence};
 use crate::lake::location::Location;
-use crate::lake::roll::write_table;
-use crate::lake::testing::{NODE, append, hot_table, scratch};
+use crate::lake::testing::{NODE, append, hot_table, scratch, write_table};
 
 /// Writes what `fill` puts into a hot table and commits it.
 fn roll(table: &mut Table, sequences: &[ShardSequence], fill: impl FnOnce(&Connection)) {

@@ -1,14 +1,22 @@
-//! One output of a merge: a Parquet file that grows row group by row group and is sealed in the end.
+//! A data file under way: it grows row group by row group and is sealed in the end.
 //!
-//! **Layout.** As a roll's file: the columns of the table without the partition, zstd, row groups of
-//! DuckDB's size; and pages small enough to be skipped and to be merged again, with an index.
+//! **Guarantees.** A file that is given out is complete, sealed with checksums and on the medium with
+//! its directory entries; its events were read back and compared with what was to be written. One
+//! that is dropped before is removed.
+//!
+//! **Layout.** The columns of the table without the partition, which the log says; timestamps without
+//! a zone; zstd; row groups of DuckDB's size; pages small enough to be skipped and to be merged again,
+//! with an index. The footer says how large they may be ([`PAGE_BYTES_KEY`]): nothing else in a file
+//! does, and whoever joins files has to know what reading them takes.
+//!
+//! **Memory.** One encoded row group, [`ROW_GROUP_BYTES`] at most and one batch more.
 
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, Schema, SchemaRef};
 use object_store::path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -16,15 +24,17 @@ use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
-use super::{Events, Step, remove};
+use super::error::{LakeError, Result};
+use super::footer::{NewFile, STATS_COLUMNS};
+use super::location::Location;
+use super::seal::seal;
 use crate::config::{PAGE_BYTES, ROW_GROUP_ROWS};
-use crate::lake::error::{LakeError, Result};
-use crate::lake::footer::{NewFile, STATS_COLUMNS};
-use crate::lake::location::Location;
-use crate::lake::roll::{self, PAGE_BYTES_KEY};
 use crate::schema::COLUMNS;
 
+/// The key of the footer that says how large pages may be.
+pub(super) const PAGE_BYTES_KEY: &str = "ringlake.page_bytes";
 /// Rows at which a page ends: the grain in which a reader can skip.
 const PAGE_ROWS: usize = 20_000;
 /// Size at which a column's dictionary is given up.
@@ -35,6 +45,28 @@ const ROW_GROUP_BYTES: usize = 32 << 20;
 const UNIQUE: [&str; 4] = ["sequence", "message_id", "timestamp", "properties"];
 /// Rows read at a time to check the file.
 const CHECK_ROWS: usize = 65_536;
+
+/// How hard zstd tries.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Effort {
+    /// For a file that will soon be joined with others. Level 3 would take a tenth more time, and
+    /// sorted rows with their text in dictionaries come out no smaller.
+    Little,
+    /// For a file that stays.
+    More,
+}
+
+impl Effort {
+    fn level(self) -> i32 {
+        match self {
+            Self::Little => 1,
+            Self::More => 3,
+        }
+    }
+}
+
+/// What comes between two steps: a pause, or an error that ends the work.
+pub(super) type Step<'a> = dyn FnMut() -> Result<()> + 'a;
 
 /// A file under way. Dropped before it is finished, it is removed.
 pub(super) struct Output<'a> {
@@ -54,9 +86,11 @@ impl<'a> Output<'a> {
         node: &'a str,
         date: &'a str,
         schema: &SchemaRef,
+        effort: Effort,
     ) -> Result<Self> {
-        let options =
-            ArrowWriterOptions::new().with_properties(properties()?).with_skip_arrow_metadata(true);
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties(schema, effort)?)
+            .with_skip_arrow_metadata(true);
         let draft = location.new_data_file(node, date);
         location.create_directory(&draft)?;
         let local = location.local(&draft);
@@ -84,22 +118,31 @@ impl<'a> Output<'a> {
     }
 
     /// Ends the file, seals it, puts it on the medium and reads its events back: they must be
-    /// `expected`.
+    /// `expected`. It is synced with every row group, some megabytes, so that the log's own syncs
+    /// never wait for a whole file.
     pub(super) fn finish(mut self, expected: Events, step: &mut Step<'_>) -> Result<NewFile> {
-        let (location, draft) = (self.location, self.draft.clone());
-        self.writer.finish().map_err(LakeError::parquet(location.local(&draft)))?;
+        let location = self.location;
+        self.writer.finish().map_err(LakeError::parquet(location.local(&self.draft)))?;
+        let sealed = location.new_data_file(self.node, self.date);
+        self.begun.push(sealed.clone());
         let mut between = |sealed: &Path| {
             location.disk().sync_file(sealed).map_err(LakeError::io("sync", sealed))?;
             step()
         };
-        let begun = &mut self.begun;
-        let file = roll::finish(location, &draft, self.node, self.date, begun, &mut between)?;
+        let (from, to) = (location.local(&self.draft), location.local(&sealed));
+        let sums = seal(location.disk(), &from, &to, &mut between)?;
+        location.sync_file(&sealed)?;
+        let path = location.name_sealed(&sealed, sums)?;
+        self.begun.push(path.clone());
+        location.remove(&self.draft)?;
+        location.sync_directories(&path)?;
+        let file = NewFile::read(location, path, self.date)?;
         let local = location.local(&file.path);
         if events_of(&local)? != expected || file.rows != expected.rows {
             return Err(LakeError::Content {
                 path: local,
                 problem: format!(
-                    "has {} rows after a merge of {} or other events than its inputs",
+                    "has {} rows instead of {}, or other events than were to be written",
                     file.rows, expected.rows
                 ),
             });
@@ -133,8 +176,8 @@ fn events_of(path: &Path) -> Result<Events> {
     Ok(events)
 }
 
-fn properties() -> Result<WriterProperties> {
-    let level = ZstdLevel::try_new(3).map_err(LakeError::parquet("zstd"))?;
+fn properties(schema: &Schema, effort: Effort) -> Result<WriterProperties> {
+    let level = ZstdLevel::try_new(effort.level()).map_err(LakeError::parquet("zstd"))?;
     let sorted = ["tenant", "timestamp"].map(|name| SortingColumn {
         column_idx: COLUMNS
             .iter()
@@ -156,13 +199,63 @@ fn properties() -> Result<WriterProperties> {
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_sorting_columns(Some(sorted.to_vec()))
-        // The ranges of identities prune nothing.
-        .set_statistics_enabled(EnabledStatistics::Chunk);
+        // The ranges of the other columns prune nothing, comparing every text with the least and the
+        // greatest is a sixth of a roll, and a footer should not keep people's names.
+        .set_statistics_enabled(EnabledStatistics::None);
     for name in STATS_COLUMNS {
         properties = properties.set_column_statistics_enabled(name.into(), EnabledStatistics::Page);
+    }
+    // Numbers and times that somebody has promoted are there to be filtered by.
+    for field in schema.fields().iter().skip(COLUMNS.len()) {
+        if *field.data_type() != DataType::Utf8 {
+            let path = ColumnPath::from(field.name().as_str());
+            properties = properties.set_column_statistics_enabled(path, EnabledStatistics::Page);
+        }
     }
     for name in UNIQUE {
         properties = properties.set_column_dictionary_enabled(name.into(), false);
     }
     Ok(properties.build())
+}
+
+/// What was read or written, so that both can be compared: how many events, and a sum of their
+/// numbers that does not depend on their order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Events {
+    pub(super) rows: u64,
+    sum: u64,
+}
+
+impl Events {
+    /// The columns that [`Events::add`] looks at.
+    const COLUMNS: [&str; 2] = ["shard", "sequence"];
+
+    /// Counts the rows of `batch`, which have the columns of the table.
+    pub(super) fn add(&mut self, batch: &RecordBatch) {
+        let [shards, sequences] = Self::COLUMNS.map(|name| batch.column_by_name(name));
+        let (Some(shards), Some(sequences)) = (shards, sequences) else { return };
+        let shards = shards.as_primitive::<Int32Type>().values();
+        let sequences = sequences.as_primitive::<Int64Type>().values();
+        for (shard, sequence) in shards.iter().zip(sequences) {
+            self.sum = self.sum.wrapping_add(mixed(i64::from(*shard) << 48 ^ sequence));
+        }
+        self.rows += batch.num_rows() as u64;
+    }
+}
+
+/// Spreads a number over all bits (the finaliser of SplitMix64), so that sums of different numbers
+/// differ.
+fn mixed(number: i64) -> u64 {
+    let mut bits = number.cast_unsigned();
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// Removes a file that nobody will use.
+pub(super) fn remove(location: &Location, path: &path::Path) {
+    if let Err(error) = location.remove(path) {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(%path, error, "an unfinished file stays until the next vacuum");
+    }
 }
