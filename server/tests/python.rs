@@ -40,7 +40,15 @@ print(json.dumps({
 
 /// The columns that `SCRIPT` reads, by our SQL.
 const QUERY: &str = "SELECT shard, sequence, tenant, type, event, user_id, url, properties, \
-    timestamp, received_at, date FROM events";
+    timestamp, received_at, date, title, load_ms FROM events";
+
+/// Promoted columns, which the table gets after its first events.
+const COLUMNS: &str = r#"
+    columns = [
+        { name = "title", path = "properties.title", type = "string" },
+        { name = "load_ms", path = "properties.load_ms", type = "int64" },
+    ]
+"#;
 
 /// What says who somebody is; a log that told bounds of it would outlive an erase.
 const IDENTITIES: [&str; 5] = ["user_id", "anonymous_id", "session_id", "visitor_id", "ip"];
@@ -71,18 +79,27 @@ impl Reader {
     }
 }
 
-/// The table has seen rolls, a compaction and an erase when they look the last time.
+/// The table has seen rolls, added columns, a compaction and an erase when they look the last time.
 #[test]
 fn other_engines_see_the_same_table_as_sql() {
     let Some(python) = python() else { return };
     let reader = Reader { python, scratch: tempfile::tempdir().unwrap() };
-    let server = Server::with(&[("RINGLAKE_COMPACTION_INTERVAL_MS", "0")]);
-    // Two rolls, so that the table has several versions and files.
+    let variables = [("RINGLAKE_COMPACTION_INTERVAL_MS", "0")];
+    let mut server = Server::with(&variables);
+    // Two rolls, so that the table has several versions and files, the second one with columns that
+    // the first one lacks.
     let (first, second) = halves();
-    for part in [&first, &second] {
-        post(&server, part);
-        server.roll();
-    }
+    post(&server, &first);
+    server.roll();
+    let (directory, data) = (server.take_directory(), server.data.clone());
+    server.stop();
+    let config = directory.path().join("ringlake.toml");
+    std::fs::write(&config, COLUMNS).unwrap();
+    let server = Server::configured(&data, &config, &variables);
+    post(&server, &second);
+    server.roll();
+    let promoted = &server.query("SELECT count(title) AS t, sum(load_ms) AS l FROM events")[0];
+    assert!(promoted["t"].as_u64() > Some(100) && promoted["l"].as_u64() > Some(0), "{promoted}");
 
     let seen = reader.compare(&server, None);
     assert_eq!(seen["ours"]["rows"], EVENTS);

@@ -12,7 +12,7 @@ import deltalake, pyarrow, pyarrow.compute
 
 COLUMNS = [
     "shard", "sequence", "tenant", "type", "event", "user_id", "url", "properties",
-    "timestamp", "received_at", "date",
+    "timestamp", "received_at", "date", "title", "load_ms",
 ]
 
 # An engine that hangs is shown where it does.
@@ -42,7 +42,7 @@ def polars(module):
 @engine
 def duckdb(module):
     # Its reader of Delta tables is an extension that is no part of the package.
-    files = f"read_parquet({table.file_uris()!r}, hive_partitioning = true)"
+    files = f"read_parquet({table.file_uris()!r}, hive_partitioning = true, union_by_name = true)"
     return module.sql(f"SELECT {', '.join(COLUMNS)} FROM {files}").to_arrow_table()
 
 
