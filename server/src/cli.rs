@@ -3,7 +3,7 @@
 //! Values that also have a configuration key stay optional here; [`crate::config`] puts file,
 //! environment and flags together, in that order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -98,6 +98,14 @@ pub struct Serve {
     /// `memory` means accepted [default: disk].
     #[arg(long, value_name = "LEVEL")]
     pub ack: Option<Ack>,
+
+    /// Chain of certificates in PEM: connections are encrypted then, and may speak HTTP/2.
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of the first certificate, in PEM.
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
 }
 
 /// `ringlake config`
@@ -255,9 +263,26 @@ pub struct SentKey {
     /// Key to send with --url. Better in the environment, where other users do not see it.
     #[arg(long, value_name = "KEY", env = KEY_VARIABLE, hide_env_values = true)]
     key: Option<Secret>,
+
+    /// Certificates in PEM that an https server's own must be signed by [default: those that the
+    /// system trusts].
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 impl SentKey {
+    /// A key that was not on the command line.
+    #[cfg(test)]
+    pub fn of(key: &str) -> Self {
+        Self { key: Some(Secret(key.to_owned())), ca: None }
+    }
+
+    /// Who must have signed the certificate of an https server.
+    #[must_use]
+    pub fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
+
     /// The key, if there is one.
     #[must_use]
     pub fn get(&self) -> Option<&str> {

@@ -1,8 +1,13 @@
-//! The HTTP client of the commands: plain HTTP/1.1, one kept-alive connection.
+//! The HTTP client of the commands: HTTP/1.1, encrypted or not, one kept-alive connection.
 //!
-//! **Limits.** `http://` URLs only. A request that fails before it was sent is tried once more on a
+//! **Guarantees.** The server of an `https://` URL has shown a certificate for the name in the URL that
+//! is signed by one of those that the system, or the user, trusts. There is no way around that.
+//!
+//! **Limits.** A request that fails before it was sent is tried once more on a
 //! new connection; one that may have arrived never is, because sending it twice could store it twice.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,9 +18,15 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::UsageError;
+use crate::cli::SentKey;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often [`Client::insist`] sends a request.
@@ -29,8 +40,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 const ERROR_MAX_BYTES: usize = 64 << 10;
 
 /// A server, and perhaps a connection to it.
-#[derive(Debug)]
 pub struct Client {
+    tls: Option<TlsConnector>,
     host: String,
     port: u16,
     authority: HeaderValue,
@@ -38,6 +49,12 @@ pub struct Client {
     /// `Bearer` and a key, for servers that need one.
     authorization: Option<HeaderValue>,
     connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Client").field("server", &self.server()).finish_non_exhaustive()
+    }
 }
 
 /// What a request wants to send.
@@ -58,27 +75,30 @@ pub struct Outgoing {
 }
 
 impl Client {
-    /// A client for the server at `url` that sends `key`, if there is one. Nothing is sent yet.
+    /// A client for the server at `url` that sends the key of `sent`, if there is one. Nothing is sent
+    /// yet.
     ///
     /// # Errors
-    /// A [`UsageError`] for anything but an `http://` URL, and for a key that no header can hold.
-    pub fn new(url: &str, key: Option<&str>) -> Result<Self> {
+    /// A [`UsageError`] for anything but an `http://` or `https://` URL, for a key that no header can
+    /// hold, and for certificates that cannot be read.
+    pub fn new(url: &str, sent: &SentKey) -> Result<Self> {
         let wrong = |why: &str| UsageError(format!("`{url}` {why}"));
-        if url.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://")) {
-            bail!(wrong("is an https URL, which this client does not speak; use http or a proxy"));
-        }
         let uri: Uri = url.parse().map_err(|error| wrong(&format!("is not a URL: {error}")))?;
-        let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        let (Some(scheme @ ("http" | "https")), Some(authority)) =
+            (uri.scheme_str(), uri.authority())
+        else {
             bail!(wrong("is not a URL such as http://127.0.0.1:8080"));
         };
         if uri.query().is_some() {
             bail!(wrong("has a query string; name the server only"));
         }
+        let tls = if scheme == "https" { Some(connector(sent.ca())?) } else { None };
         Ok(Self {
+            port: authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 }),
+            tls,
             host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
             authority: HeaderValue::from_str(authority.as_str())?,
-            authorization: key.map(bearer).transpose()?,
+            authorization: sent.get().map(bearer).transpose()?,
             base: uri.path().trim_end_matches('/').to_owned(),
             connection: None,
         })
@@ -89,7 +109,7 @@ impl Client {
     /// # Errors
     /// When the server cannot be reached or breaks off.
     pub async fn send(&mut self, outgoing: &Outgoing) -> Result<Response<Incoming>> {
-        let target = format!("http://{}:{}", self.host, self.port);
+        let target = self.server();
         if let Some(mut connection) = self.connection.take()
             && connection.ready().await.is_ok()
         {
@@ -136,6 +156,11 @@ impl Client {
         }
     }
 
+    fn server(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}:{}", self.host, self.port)
+    }
+
     fn request(&self, outgoing: &Outgoing) -> Result<Request<Full<Bytes>>> {
         let usual = if outgoing.content_type.is_some() { Method::POST } else { Method::GET };
         let mut request = Request::builder()
@@ -163,13 +188,45 @@ impl Client {
         let connecting = TcpStream::connect((self.host.as_str(), self.port));
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await??;
         stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // It ends with the sender; its errors reach the request that they concern.
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        Ok(sender)
+        let Some(tls) = &self.tls else { return speak(stream).await };
+        let shaking = tls.connect(ServerName::try_from(self.host.clone())?, stream);
+        speak(tokio::time::timeout(CONNECT_TIMEOUT, shaking).await??).await
     }
+}
+
+async fn speak<S>(stream: S) -> Result<SendRequest<Full<Bytes>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // It ends with the sender; its errors reach the request that they concern.
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(sender)
+}
+
+/// What believes the certificates in `ca`, or those that the system trusts.
+fn connector(ca: Option<&Path>) -> Result<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(file) => {
+            let wrong = |why: String| UsageError(format!("--ca {}: {why}", file.display()));
+            let found = CertificateDer::pem_file_iter(file);
+            for root in found.map_err(|error| wrong(error.to_string()))? {
+                let root = root.map_err(|error| wrong(error.to_string()))?;
+                roots.add(root).map_err(|error| wrong(error.to_string()))?;
+            }
+            if roots.is_empty() {
+                bail!(wrong("there is no certificate in PEM in it".into()));
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// A key as a header that no debug text shows.
@@ -218,28 +275,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn http_urls_are_taken_apart() {
-        let client = Client::new("http://127.0.0.1:8080", None).unwrap();
+    fn urls_are_taken_apart() {
+        let new = |url| Client::new(url, &SentKey::default()).unwrap();
+        let client = new("http://127.0.0.1:8080");
         assert_eq!((client.host.as_str(), client.port), ("127.0.0.1", 8080));
-        let client = Client::new("http://[::1]/lake/", None).unwrap();
+        let client = new("http://[::1]/lake/");
         assert_eq!((client.host.as_str(), client.port), ("::1", 80));
         assert_eq!(client.base, "/lake");
+        let client = new("HTTPS://lake.example");
+        assert_eq!((client.server().as_str(), client.port), ("https://lake.example:443", 443));
     }
 
     #[test]
     fn a_key_is_never_shown() {
-        let client = Client::new("http://localhost", Some("rl_secret")).unwrap();
+        let key = |key: &str| SentKey::of(key);
+        let client = Client::new("http://localhost", &key("rl_secret")).unwrap();
         assert!(!format!("{client:?}").contains("rl_secret"));
-        assert!(Client::new("http://localhost", Some("a\nb")).unwrap_err().is::<UsageError>());
+        assert!(Client::new("http://localhost", &key("a\nb")).unwrap_err().is::<UsageError>());
     }
 
     #[test]
     fn other_urls_are_wrong_usage() {
-        for url in ["https://example.org", "HTTPS://x", "127.0.0.1:8080", "ftp://x", "", "/x"] {
-            let error = Client::new(url, None).unwrap_err();
+        for url in ["127.0.0.1:8080", "ftp://x", "", "/x"] {
+            let error = Client::new(url, &SentKey::default()).unwrap_err();
             assert!(error.is::<UsageError>(), "{url}: {error}");
         }
-        let error = Client::new("https://example.org", None).unwrap_err().to_string();
-        assert!(error.contains("https"), "{error}");
     }
 }

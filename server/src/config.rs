@@ -79,6 +79,8 @@ pub struct Config {
     pub quotas: Quotas,
     /// What is kept of visitors.
     pub privacy: Privacy,
+    /// What connections are encrypted with. Default nothing: plain HTTP/1.1, as behind a proxy.
+    pub tls: Option<TlsFiles>,
     /// Where to listen, as `address:port`.
     pub listen: String,
     /// What a 2xx promises when the request does not say.
@@ -106,6 +108,15 @@ impl Default for Quotas {
         let none = Quota::default();
         Self { window: Duration::from_secs(60), key: none, tenant: none }
     }
+}
+
+/// A certificate and its key, in PEM. Newer ones are taken up within a second or two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain of certificates, the server's own first.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 /// What is kept of visitors.
@@ -203,6 +214,16 @@ impl Config {
         }
         if let Some(ack) = arguments.ack {
             flags.push(("ack", "--ack", name_of(ack)));
+        }
+        for (key, flag, file) in [
+            ("tls.cert", "--tls-cert", &arguments.tls_cert),
+            ("tls.key", "--tls-key", &arguments.tls_key),
+        ] {
+            if let Some(file) = file {
+                let text =
+                    file.to_str().ok_or_else(|| UsageError(format!("{flag} is not UTF-8")))?;
+                flags.push((key, flag, Value::String(text.into())));
+            }
         }
         Self::load(arguments.place.config.as_deref(), std::env::vars_os(), flags)
     }
@@ -397,6 +418,7 @@ fn validate(raw: Raw, origins: BTreeMap<&'static str, Origin>) -> Result<Config,
             store_ip: raw.privacy.store_ip.unwrap_or_default(),
             honour_dnt: raw.privacy.honour_dnt.unwrap_or_default(),
         },
+        tls: raw::tls(&raw)?,
         listen: raw.listen.unwrap_or_else(|| DEFAULT_LISTEN.into()),
         ack: raw.ack.unwrap_or(Ack::Disk),
         log_format: raw.log_format.unwrap_or(LogFormat::Text),

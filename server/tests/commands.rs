@@ -223,7 +223,7 @@ fn wrong_usage_exits_with_2_and_failed_work_with_1() {
     code(&[], 2, "Usage");
     code(&["fly"], 2, "fly");
     code(&["query"], 2, "SQL");
-    code(&["query", "SELECT 1", "--url", "https://localhost"], 2, "https");
+    code(&["query", "SELECT 1", "--url", "ftp://localhost"], 2, "ftp");
     code(&["query", "SELECT 1", "--url", "localhost"], 2, "localhost");
     code(&["query", "SELECT 1", "--data", nowhere], 1, nowhere);
     code(&["verify", "--data", nowhere], 1, nowhere);

@@ -165,7 +165,7 @@ fn ask(
         ..Outgoing::default()
     };
     runtime()?.block_on(async {
-        let response = Client::new(url, place.key.get())?.send(&outgoing).await?;
+        let response = Client::new(url, &place.key)?.send(&outgoing).await?;
         if !response.status().is_success() {
             bail!(client::refusal(response).await);
         }

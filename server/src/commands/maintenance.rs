@@ -73,7 +73,7 @@ fn ask<T: DeserializeOwned>(
     arguments: &Maintenance,
     path: &str,
 ) -> Result<(T, Duration)> {
-    let mut client = Client::new(url, arguments.key.get())?;
+    let mut client = Client::new(url, &arguments.key)?;
     let outgoing = Outgoing {
         path: path.into(),
         content_type: Some("application/json"),

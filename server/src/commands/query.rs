@@ -154,7 +154,7 @@ async fn remote(
         ..Outgoing::default()
     };
     let began = Instant::now();
-    let response = Client::new(url, arguments.key.get())?.send(&outgoing).await?;
+    let response = Client::new(url, &arguments.key)?.send(&outgoing).await?;
     if !response.status().is_success() {
         bail!(client::refusal(response).await);
     }

@@ -29,8 +29,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{LogFormat, Serve};
 use crate::config::Config;
 use crate::http::accept::{self, HANDOVER_MAX, Target};
+use crate::http::tls::{self, Tls};
 use crate::http::{App, keys, serving_loop};
-use crate::{EXIT_FAILED, EXIT_FINE, logging};
+use crate::{EXIT_FAILED, EXIT_FINE, UsageError, logging};
 
 /// Threads for work that blocks: queries being planned and encoded, rolls, scrapes.
 const BLOCKING_THREADS_MAX: usize = 64;
@@ -49,6 +50,8 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
         tracing::debug!(key, %origin, "configured");
     }
     let data = config.engine.data.display().to_string();
+    let tls = config.tls.as_ref().map(|files| Tls::load(&files.cert, &files.key));
+    let tls = tls.transpose().map_err(|error| UsageError(format!("no TLS with {error}")))?;
     // Before anything else: whether there are keys decides who may connect.
     let keys = Keys::open(&config.engine.data)
         .with_context(|| format!("cannot read the keys in {data}"))?;
@@ -74,12 +77,15 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
         tracing::error!(error, "no exports are taken");
     }
 
-    let (app, targets, loops) = start_loops(engine, ingests, config, keys, &runtime)?;
+    let (app, targets, loops) = start_loops(engine, ingests, config, keys, tls, &runtime)?;
     let code = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let mut signals = Signals::new().context("cannot listen for signals")?;
         greet(address, &app);
         tokio::spawn(keys::follow(Arc::clone(&app)));
+        if app.tls.is_some() {
+            tokio::spawn(tls::follow(Arc::clone(&app)));
+        }
         let accepting = Arc::clone(&app);
         let accepting = tokio::spawn(async move {
             let (http, stopping) = (&accepting.config.http, accepting.stopping.clone());
@@ -111,6 +117,7 @@ fn start_loops(
     ingests: Vec<Ingest>,
     config: Config,
     keys: Keys,
+    tls: Option<Tls>,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<Started> {
     let app = Arc::new(App {
@@ -125,6 +132,7 @@ fn start_loops(
         keys: Arc::new(keys),
         loops: ingests.iter().map(|_| Arc::default()).collect(),
         queries: Default::default(),
+        tls,
         turned_away: Default::default(),
         control: runtime.handle().clone(),
         stopping: CancellationToken::new(),
@@ -178,16 +186,17 @@ fn greet(address: SocketAddr, app: &App) {
         true => ("open mode: no keys exist, loopback only", ""),
         false => ("requests need a key", "-H 'Authorization: Bearer KEY' "),
     };
+    let scheme = if app.tls.is_some() { "https" } else { "http" };
     if app.config.log_format == LogFormat::Json {
-        tracing::info!(mode, "listening on http://{address}");
+        tracing::info!(mode, "listening on {scheme}://{address}");
         return;
     }
     let version = env!("CARGO_PKG_VERSION");
     // Standard error may be closed; the server works without it.
     let _ = writeln!(
         std::io::stderr(),
-        "ringlake {version} listening on http://{address} ({mode})\n\
-         try: curl {header}-d '{{\"event\":\"hello\"}}' http://{address}/v1/events",
+        "ringlake {version} listening on {scheme}://{address} ({mode})\n\
+         try: curl {header}-d '{{\"event\":\"hello\"}}' {scheme}://{address}/v1/events",
     );
 }
 

@@ -118,6 +118,12 @@ pub const KEYS: &[Key] = &[
         unit: "addresses or networks",
         meaning: "proxies whose X-Forwarded-For or Forwarded is believed",
     },
+    text(
+        "tls.cert",
+        "file in PEM",
+        "chain of certificates to encrypt connections with; plain HTTP when not set",
+    ),
+    text("tls.key", "file in PEM", "private key of the first certificate in tls.cert"),
     Key {
         name: "privacy.store_ip",
         kind: Kind::Flag,

@@ -6,7 +6,7 @@ use ringlake_engine::Config as EngineConfig;
 use ringlake_engine::promoted::{ColumnConfig, Promotion, kind_of, name_of, one_of_the_types};
 use serde::{Deserialize, Serialize};
 
-use super::{Config, HttpConfig, Quotas, millis, set, size};
+use super::{Config, HttpConfig, Quotas, TlsFiles, millis, set, size};
 use crate::UsageError;
 use crate::cli::{Ack, LogFormat};
 
@@ -23,6 +23,7 @@ pub(super) struct Raw {
     pub ring_bytes: Option<u64>,
     pub shutdown_timeout_ms: Option<u64>,
     pub http: Http,
+    pub tls: Tls,
     pub privacy: Privacy,
     pub limits: Limits,
     pub dedup: Dedup,
@@ -52,6 +53,13 @@ pub(super) struct Http {
     pub idle_timeout_ms: Option<u64>,
     pub cors_origins: Option<Vec<String>>,
     pub trusted_proxies: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Tls {
+    pub cert: Option<String>,
+    pub key: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -160,6 +168,10 @@ impl Raw {
             ring_bytes: given(engine.ring_bytes),
             shutdown_timeout_ms: in_millis(config.shutdown_timeout),
             http: Http::of(&config.http),
+            tls: Tls {
+                cert: config.tls.as_ref().map(|files| files.cert.display().to_string()),
+                key: config.tls.as_ref().map(|files| files.key.display().to_string()),
+            },
             privacy: Privacy {
                 store_ip: Some(config.privacy.store_ip),
                 honour_dnt: Some(config.privacy.honour_dnt),
@@ -310,6 +322,20 @@ pub(super) fn fill_columns(raw: &Raw, engine: &mut EngineConfig) -> Result<(), U
         engine.columns.push(ColumnConfig { name, path, kind });
     }
     Promotion::new(&engine.columns).map(drop).map_err(|unfit| UsageError(unfit.to_string()))
+}
+
+/// The files of the section `tls`.
+pub(super) fn tls(raw: &Raw) -> Result<Option<TlsFiles>, UsageError> {
+    match (&raw.tls.cert, &raw.tls.key) {
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert: cert.into(), key: key.into() })),
+        (None, None) => Ok(None),
+        (Some(_), None) => {
+            Err(UsageError("tls.cert is set without tls.key, its private key".into()))
+        }
+        (None, Some(_)) => {
+            Err(UsageError("tls.key is set without tls.cert, its certificate".into()))
+        }
+    }
 }
 
 /// Puts the section `limits` into `quotas`.

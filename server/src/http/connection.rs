@@ -5,6 +5,9 @@
 //! those that have stood still for too long. That covers heads that never end, idle keep-alive,
 //! and clients that do not read their answer.
 //!
+//! In HTTP/2 each request is noted by itself: the connection stands still as soon as one of them does,
+//! and is dropped with all of them. A head there has as long as an idle connection has.
+//!
 //! **Roles.** Everything here belongs to one serving loop and never leaves its thread.
 
 use std::cell::{Cell, RefCell};
@@ -12,17 +15,16 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::HttpService;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::answer::ReplyBody;
 
@@ -68,13 +70,48 @@ pub struct Connection {
     order: Cell<Order>,
     clock: Rc<Cell<u32>>,
     task: RefCell<Option<Waker>>,
+    /// Requests that share it, in HTTP/2.
+    requests: RefCell<Vec<Weak<Connection>>>,
+    /// What a request in HTTP/2 shares.
+    shared: Option<Rc<Connection>>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.waiting();
+        }
+    }
 }
 
 impl Connection {
     /// A connection from `peer` that has just been accepted; `clock` counts the ticks of its loop.
     pub fn new(peer: IpAddr, clock: Rc<Cell<u32>>) -> Self {
-        let phase = Cell::new(Phase::Client(clock.get()));
-        Self { peer, phase, order: Cell::new(Order::Serve), clock, task: RefCell::default() }
+        Self {
+            peer,
+            phase: Cell::new(Phase::Client(clock.get())),
+            order: Cell::new(Order::Serve),
+            clock,
+            task: RefCell::default(),
+            requests: RefCell::default(),
+            shared: None,
+        }
+    }
+
+    /// One of the requests that share a connection of HTTP/2.
+    pub fn request(self: &Rc<Self>) -> Rc<Self> {
+        let mut request = Self::new(self.peer, Rc::clone(&self.clock));
+        request.shared = Some(Rc::clone(self));
+        let request = Rc::new(request);
+        let mut requests = self.requests.borrow_mut();
+        requests.retain(|other| other.strong_count() > 0);
+        requests.push(Rc::downgrade(&request));
+        request
+    }
+
+    /// The requests that share it now.
+    fn live(&self) -> Vec<Rc<Self>> {
+        self.requests.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// A request has begun.
@@ -96,6 +133,10 @@ impl Connection {
 
     /// Whether the client has had its turn for longer than anybody has patience.
     pub fn is_stuck(&self, patience: Patience) -> bool {
+        let requests = self.live();
+        if !requests.is_empty() {
+            return requests.iter().any(|request| request.is_stuck(patience));
+        }
         let (since, ticks) = match self.phase.get() {
             Phase::Client(since) | Phase::Reader(since) => (since, patience.idle),
             Phase::Head(since) => (since, patience.head),
@@ -106,7 +147,7 @@ impl Connection {
 
     /// Whether no request is being answered.
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase.get(), Phase::Client(_) | Phase::Head(_))
+        matches!(self.phase.get(), Phase::Client(_) | Phase::Head(_)) && self.live().is_empty()
     }
 
     /// Lets the connection answer what has begun and closes it then.
@@ -127,20 +168,46 @@ impl Connection {
     }
 
     /// Serves `stream` until it ends or is told to.
-    pub async fn serve<S>(self: &Rc<Self>, builder: &http1::Builder, stream: TcpStream, service: S)
+    pub async fn serve<I, S>(self: &Rc<Self>, builder: &http1::Builder, stream: I, service: S)
     where
+        I: AsyncRead + AsyncWrite + Unpin,
         S: HttpService<Incoming, ResBody = ReplyBody>,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let stream = Listening { stream, connection: Rc::clone(self) };
-        let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let served = builder.serve_connection(TokioIo::new(stream), service);
+        self.drive(served, |served| served.graceful_shutdown()).await;
+    }
+
+    /// The same in HTTP/2.
+    pub async fn serve_http2<I, S>(
+        &self,
+        builder: &http2::Builder<LocalTasks>,
+        stream: I,
+        service: S,
+    ) where
+        I: AsyncRead + AsyncWrite + Unpin,
+        S: HttpService<Incoming, ResBody = ReplyBody>,
+        S::Future: 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let served = builder.serve_connection(TokioIo::new(stream), service);
+        self.drive(served, |served| served.graceful_shutdown()).await;
+    }
+
+    /// Polls `served` until it ends or is told to; `finish` makes it end in order.
+    async fn drive<C>(&self, served: C, finish: impl Fn(Pin<&mut C>))
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let mut served = pin!(served);
         let mut finishing = false;
         poll_fn(|context| {
             match self.order.get() {
                 Order::Serve => self.remember(context),
                 Order::Finish if !finishing => {
                     finishing = true;
-                    served.as_mut().graceful_shutdown();
+                    finish(served.as_mut());
                     self.remember(context);
                 }
                 Order::Finish => {}
@@ -156,6 +223,19 @@ impl Connection {
         .await;
     }
 
+    /// What `work` gives, which comes before any request; `None` when the connection is told to end.
+    pub async fn before_requests<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if self.order.get() != Order::Serve {
+                return Poll::Ready(None);
+            }
+            self.remember(context);
+            work.as_mut().poll(context).map(Some)
+        })
+        .await
+    }
+
     fn remember(&self, context: &Context<'_>) {
         let mut task = self.task.borrow_mut();
         match task.as_mut() {
@@ -165,13 +245,23 @@ impl Connection {
     }
 }
 
+/// Runs the requests of HTTP/2 on the loop's thread.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalTasks;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalTasks {
+    fn execute(&self, request: F) {
+        tokio::task::spawn_local(request);
+    }
+}
+
 /// A stream that notes when the client says something.
-struct Listening {
-    stream: TcpStream,
+struct Listening<I> {
+    stream: I,
     connection: Rc<Connection>,
 }
 
-impl AsyncRead for Listening {
+impl<I: AsyncRead + Unpin> AsyncRead for Listening<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -186,7 +276,7 @@ impl AsyncRead for Listening {
     }
 }
 
-impl AsyncWrite for Listening {
+impl<I: AsyncWrite + Unpin> AsyncWrite for Listening<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -300,6 +390,26 @@ mod tests {
         assert!(!connection.is_stuck(idle(1)) && !connection.is_idle());
         connection.waiting();
         assert!(!connection.is_stuck(idle(1)) && connection.is_idle());
+    }
+
+    #[test]
+    fn a_connection_with_several_requests_is_as_stuck_as_the_worst_of_them() {
+        let clock = Rc::new(Cell::new(0));
+        let connection = Rc::new(Connection::new(HERE, Rc::clone(&clock)));
+        let [first, second] = [connection.request(), connection.request()];
+        first.working();
+        second.working();
+        clock.set(9);
+        assert!(!connection.is_stuck(idle(1)) && !connection.is_idle());
+        second.phase.set(Phase::Reader(8));
+        assert!(connection.is_stuck(idle(1)));
+        drop(second);
+        assert!(!connection.is_stuck(idle(1)));
+        drop(first);
+        // The last one has only just ended.
+        assert!(!connection.is_stuck(idle(1)) && connection.is_idle());
+        clock.set(10);
+        assert!(connection.is_stuck(idle(1)));
     }
 
     #[test]

@@ -55,6 +55,7 @@ mod sdk;
 pub mod serving_loop;
 mod stats;
 mod status;
+pub mod tls;
 
 pub use forwarded::Network;
 pub use ingest::now_micros;
@@ -73,6 +74,8 @@ pub struct App {
     pub limits: Limits,
     /// What each loop shows of itself.
     pub loops: Vec<Arc<LoopShared>>,
+    /// What connections are encrypted with, when they are.
+    pub tls: Option<tls::Tls>,
     /// Connections closed because their address had enough. Written by the acceptor.
     pub turned_away: AtomicU64,
     /// Time from a query's head to its first rows.

@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use ringlake_engine::Ingest;
@@ -28,6 +28,8 @@ use ringlake_engine::ack::Acks;
 use ringlake_engine::metrics::Histogram;
 use ringlake_event::sdk::SdkDecoder;
 use ringlake_event::{Assembly, Decoder};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tower_service::Service;
@@ -35,8 +37,9 @@ use tower_service::Service;
 use super::accept::Accepted;
 use super::answer::{Problem, Reply};
 use super::body::Budget;
-use super::connection::{Connection, Patience, Streaming};
+use super::connection::{Connection, LocalTasks, Patience, Streaming};
 use super::encoding::Room;
+use super::tls::{HTTP2, Tls};
 use super::{App, console, grace, guard, ingest, logs, pixel, routes, sdk};
 
 /// How often a loop looks for connections that stand still. Their timeouts are rounded up to it.
@@ -45,6 +48,17 @@ const TICK: Duration = Duration::from_secs(1);
 const LAST_CALL: Duration = Duration::from_millis(200);
 /// hyper reads this much of a connection at most before it is taken; larger bodies come in pieces.
 const READ_BUFFER_MAX_BYTES: usize = 256 << 10;
+/// The same for a connection of HTTP/2, all of its requests together, …
+const HTTP2_CONNECTION_BYTES: u32 = 256 << 10;
+/// … and for one of them, so that one that nobody reads leaves room for the others.
+const HTTP2_REQUEST_BYTES: u32 = 128 << 10;
+/// What an answer in HTTP/2 holds at most while its client does not read on.
+const HTTP2_ANSWER_BYTES: usize = 16 << 10;
+/// Requests that a connection of HTTP/2 has at the same time; a client waits with more. Many begin with
+/// a hundred before they have been told.
+const HTTP2_REQUESTS_MAX: u32 = 128;
+/// Requests that a client has taken back before they were looked at; one with more is cut off.
+const HTTP2_RESETS_MAX: usize = 20;
 
 /// What a loop shows of itself to other threads.
 #[derive(Debug, Default)]
@@ -97,6 +111,7 @@ pub struct ServingLoop {
     pub budget: Budget,
     router: axum::Router,
     builder: http1::Builder,
+    builder2: http2::Builder<LocalTasks>,
     /// Ticks since the loop began.
     clock: Rc<Cell<u32>>,
     connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
@@ -148,6 +163,7 @@ impl ServingLoop {
             budget: Budget::new(http.bodies_max_bytes / app.loops.len().max(1)),
             router: routes::router(Arc::clone(&app)),
             builder,
+            builder2: http2_builder(http.head_max_bytes),
             clock: Rc::default(),
             connections: RefCell::default(),
             next_connection: Cell::new(0),
@@ -170,15 +186,47 @@ impl ServingLoop {
     async fn serve(self: Rc<Self>, accepted: Accepted) {
         let connection = Rc::new(Connection::new(accepted.peer, Rc::clone(&self.clock)));
         let open = Open::enter(&self, &connection);
-        if let Ok(stream) = tokio::net::TcpStream::from_std(accepted.stream) {
-            let (serving, state) = (&self, &connection);
-            let service = service_fn(move |request| async move {
-                Ok::<_, Infallible>(serving.answer(state, request).await)
-            });
-            connection.serve(&self.builder, stream, service).await;
+        if let Ok(stream) = TcpStream::from_std(accepted.stream) {
+            match &self.app.tls {
+                None => self.serve_http1(&connection, stream).await,
+                // Boxed: what there is without TLS need not have room for it.
+                Some(tls) => Box::pin(self.serve_tls(tls, &connection, stream)).await,
+            }
         }
         drop(open);
         drop((accepted.place, accepted.seat));
+    }
+
+    async fn serve_http1<I>(&self, connection: &Rc<Connection>, stream: I)
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let service = service_fn(move |request| async move {
+            Ok::<_, Infallible>(self.answer(connection, request).await)
+        });
+        connection.serve(&self.builder, stream, service).await;
+    }
+
+    /// Shakes hands, then serves what the client has chosen.
+    async fn serve_tls(self: &Rc<Self>, tls: &Tls, connection: &Rc<Connection>, stream: TcpStream) {
+        let patience = self.app.config.http.head_timeout;
+        let handshake = tokio::time::timeout(patience, tls.acceptor().accept(stream));
+        let stream = match connection.before_requests(handshake).await {
+            Some(Ok(Ok(stream))) => stream,
+            Some(Ok(Err(error))) => return tracing::debug!(%error, "a handshake failed"),
+            // Too slow, or the server stops.
+            Some(Err(_)) | None => return,
+        };
+        connection.waiting();
+        if stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
+            return self.serve_http1(connection, stream).await;
+        }
+        let (serving, state) = (Rc::clone(self), Rc::clone(connection));
+        let service = service_fn(move |request| {
+            let (serving, request_state) = (Rc::clone(&serving), state.request());
+            async move { Ok::<_, Infallible>(serving.answer(&request_state, request).await) }
+        });
+        connection.serve_http2(&self.builder2, stream, service).await;
     }
 
     /// Answers one request.
@@ -276,6 +324,18 @@ impl ServingLoop {
     fn open_connections(&self) -> Vec<Rc<Connection>> {
         self.connections.borrow().values().cloned().collect()
     }
+}
+
+fn http2_builder(head_max_bytes: usize) -> http2::Builder<LocalTasks> {
+    let mut builder = http2::Builder::new(LocalTasks);
+    builder
+        .max_header_list_size(u32::try_from(head_max_bytes).unwrap_or(u32::MAX))
+        .initial_connection_window_size(HTTP2_CONNECTION_BYTES)
+        .initial_stream_window_size(HTTP2_REQUEST_BYTES)
+        .max_send_buf_size(HTTP2_ANSWER_BYTES)
+        .max_concurrent_streams(HTTP2_REQUESTS_MAX)
+        .max_pending_accept_reset_streams(HTTP2_RESETS_MAX);
+    builder
 }
 
 /// Whether a request asks for events instead of bringing some.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -197,7 +198,9 @@ pub struct Server {
     /// What its own requests are sent with.
     key: Option<String>,
     _temporary: Option<tempfile::TempDir>,
-    log: std::thread::JoinHandle<String>,
+    log: std::thread::JoinHandle<()>,
+    /// What it has written to standard error.
+    said: Arc<Mutex<String>>,
 }
 
 impl Server {
@@ -265,17 +268,19 @@ impl Server {
             .unwrap();
         let stderr = child.stderr.take().unwrap();
         let (sender, address) = channel();
+        let said: Arc<Mutex<String>> = Arc::default();
+        let writing = Arc::clone(&said);
         let log = std::thread::spawn(move || {
-            let mut log = String::new();
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if let Some((_, rest)) = line.split_once("listening on http://") {
-                    let address = rest.split_whitespace().next().unwrap().parse().unwrap();
+                if let Some((_, rest)) = line.split_once("listening on http") {
+                    let address = rest.trim_start_matches(['s', ':', '/']);
+                    let address = address.split_whitespace().next().unwrap().parse().unwrap();
                     let _ = sender.send(address);
                 }
-                log.push_str(&line);
-                log.push('\n');
+                let mut said = writing.lock().unwrap();
+                said.push_str(&line);
+                said.push('\n');
             }
-            log
         });
         let address: SocketAddr = address.recv_timeout(PATIENCE).expect("the server starts");
         Self {
@@ -287,6 +292,7 @@ impl Server {
             key: None,
             _temporary: None,
             log,
+            said,
         }
     }
 
@@ -357,6 +363,11 @@ impl Server {
     }
 
     /// Its process id.
+    /// What the server has written to standard error so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
     pub fn process(&self) -> u32 {
         self.child.id()
     }
@@ -459,8 +470,9 @@ impl Server {
             assert!(Instant::now() < until, "the server ends");
             std::thread::sleep(Duration::from_millis(2));
         };
-        let log = std::mem::replace(&mut self.log, std::thread::spawn(String::new));
-        (status, log.join().unwrap())
+        let log = std::mem::replace(&mut self.log, std::thread::spawn(|| {}));
+        log.join().unwrap();
+        (status, self.said())
     }
 
     /// Stops the server in order.

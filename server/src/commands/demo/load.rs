@@ -13,6 +13,7 @@ use ringlake_event::generate::Generator;
 use tokio::sync::{Mutex, mpsc};
 
 use super::on_terminal;
+use crate::cli::SentKey;
 use crate::client::{self, Client, Outgoing};
 
 /// Events in one request, about 420 KB.
@@ -101,7 +102,7 @@ async fn send_all(
     batches: &Mutex<mpsc::Receiver<Batch>>,
     progress: &ProgressBar,
 ) -> Result<Sent> {
-    let mut client = Client::new(url, None)?;
+    let mut client = Client::new(url, &SentKey::default())?;
     let mut sent = Sent::new()?;
     loop {
         let next = batches.lock().await.recv().await;

@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::query::table_from_stream;
 use super::{grouped, rate, runtime};
 use crate::EXIT_FINE;
-use crate::cli::Demo;
+use crate::cli::{Demo, SentKey};
 use crate::client::{self, Client, Outgoing};
 
 mod load;
@@ -112,7 +112,7 @@ impl Place {
 
 /// Everything between the start of the server and its end; gives the table's directory.
 async fn all_steps(events: u64, url: &str) -> Result<String> {
-    let mut client = Client::new(url, None)?;
+    let mut client = Client::new(url, &SentKey::default())?;
     wait_until_ready(&mut client).await?;
     say(&format!("server    {url}, acknowledging when events are on the disk"))?;
     // What a start replays is visible with the next flush.

@@ -41,7 +41,7 @@ pub fn run(arguments: &Export) -> Result<u8> {
     progress.set_style(ProgressStyle::with_template(style)?);
     let job = match &arguments.url {
         Some(url) => {
-            let client = Client::new(url, arguments.key.get())?;
+            let client = Client::new(url, &arguments.key)?;
             let output = Output::open(&arguments.output, url, &request)?;
             runtime()?.block_on(remote::run(client, &output, &progress))?
         }

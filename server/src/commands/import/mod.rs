@@ -56,7 +56,7 @@ pub fn run(arguments: &Import) -> Result<u8> {
     let began = Instant::now();
     let job = Job::new(arguments);
     let outcome = match &arguments.url {
-        Some(url) => remote::run(&job, url, arguments.key.get()),
+        Some(url) => remote::run(&job, url, &arguments.key),
         None => local::run(&job, &arguments.place),
     };
     job.progress.finish_and_clear();

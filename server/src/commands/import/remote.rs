@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::super::runtime;
 use super::{Job, PIECE_BYTES, QUEUE_MAX, Work};
-use crate::cli::ImportFormat;
+use crate::cli::{ImportFormat, SentKey};
 use crate::client::{self, Client, Outgoing};
 use crate::http::arrow;
 
@@ -42,7 +42,7 @@ struct Rejected {
 }
 
 /// Imports into the server at `url`, with `key` if it needs one; gives a note for the last line.
-pub fn run(job: &Job<'_>, url: &str, key: Option<&str>) -> Result<String> {
+pub fn run(job: &Job<'_>, url: &str, key: &SentKey) -> Result<String> {
     let clients = (0..CONNECTIONS).map(|_| Client::new(url, key));
     let clients: Vec<Client> = clients.collect::<Result<_>>()?;
     let (sender, receiver) = mpsc::channel::<Work>(QUEUE_MAX);
