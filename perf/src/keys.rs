@@ -10,6 +10,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -17,6 +18,7 @@ use rustix::process::setpriority_process;
 
 use crate::bulk::count_as_f64;
 use crate::events;
+use crate::http;
 use crate::load::{Bodies, Client, Outcome, Pace};
 use crate::report::{Column, Report, number, verdict};
 use crate::trial::{CORE, Lab, Loads, Trial};
@@ -37,6 +39,8 @@ const ATTACKERS: u8 = 200;
 const NICE: i32 = 5;
 /// A wrong key is not known, or its address has tried too many, or too many wait to be looked at.
 const REFUSALS: &[u16] = &[401, 429, 503];
+/// Until every key has been hashed once.
+const SHOWN_DEADLINE: Duration = Duration::from_secs(60);
 const RATE_MIN: f64 = 0.95;
 const P99_MAX: f64 = 2.0;
 /// Counted against every request, and never reached.
@@ -116,6 +120,25 @@ impl Side {
         Client::connect(address, bodies, connections)
     }
 
+    /// Sends one event with each key, so that none is hashed under load.
+    fn show_keys(&mut self) -> Result<()> {
+        let deadline = Instant::now() + SHOWN_DEADLINE;
+        for key in &self.keys {
+            let headers = format!("X-Write-Key: {key}\r\n");
+            loop {
+                let (address, body) = (self.trial.address(), &self.bodies[0]);
+                let answer = http::call(address, "POST", "/v1/events", &headers, body)?;
+                if answer.status == 202 {
+                    break;
+                }
+                let later = answer.status == 503 && Instant::now() < deadline;
+                ensure!(later, "a key was answered {} {}", answer.status, answer.text());
+            }
+            self.stored += 1;
+        }
+        Ok(())
+    }
+
     /// One load; what it brought, and the processor time of the server.
     fn load(&mut self, client: &mut Client, pace: Pace, loads: &Loads) -> Result<(Outcome, f64)> {
         // What the load before has left in the rings would be charged to this one.
@@ -134,6 +157,7 @@ fn ours(lab: &Lab, bodies: &[String], loads: &Loads) -> Result<Vec<(&'static str
     let (trial, mut keys) = lab.start_with_keys(KEYS, &LIMITS)?;
     let victim = keys.pop().unwrap_or_default();
     let mut with_keys = Side { trial, bodies, keys, stored: 0 };
+    with_keys.show_keys()?;
 
     let mut sums = [(Outcome::new()?, 0.0), (Outcome::new()?, 0.0)];
     let mut clients = [open.client(CLOSED_CONNECTIONS)?, with_keys.client(CLOSED_CONNECTIONS)?];
