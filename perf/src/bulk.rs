@@ -29,7 +29,7 @@ use crate::trial::{Common, Trial};
 
 /// Body size of a request: a quarter of the default limit, as a sensible bulk client would send.
 const PIECE_BYTES: usize = 1 << 20;
-const RATIO_MIN: f64 = 0.4;
+const RATIO_MIN: f64 = 0.75;
 const PEAK_MAX_MB: f64 = 512.0;
 const IDLE_MAX_MB: f64 = 200.0;
 const MB: f64 = 1_000_000.0;

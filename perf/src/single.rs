@@ -30,7 +30,7 @@ const CORE: usize = 0;
 const EVENTS: usize = 1_000;
 /// Of the generator.
 const SEED: u64 = 1;
-const RATIO_MIN: f64 = 0.5;
+const RATIO_MIN: f64 = 0.8;
 
 const RATE: &str = "requests/s";
 const EMPTY: &str = "nginx 204";
