@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use support::{Answer, Connection, PATIENCE, Server, make_key, statements};
@@ -28,7 +30,11 @@ struct World {
 impl World {
     /// Each tenant has the same number of events in files, in the log and in memory.
     fn new() -> Self {
-        let server = Server::with_keys(&[]);
+        Self::with(&[])
+    }
+
+    fn with(variables: &[(&str, &str)]) -> Self {
+        let server = Server::with_keys(variables);
         let tenants = TENANTS.iter().enumerate().map(|(index, &name)| {
             let make = |scope| make_key(&server.data, &["--scope", scope, "--tenant", name]);
             let secret = format!("secret-{index}-of-tenant");
@@ -266,4 +272,159 @@ fn no_endpoint_stores_anything_under_the_name_of_another() {
     );
     let own = TENANTS.len() * 10 + TENANTS.len() * (TENANTS.len() - 1);
     assert_eq!(rows, [serde_json::json!({ "n": own, "intruders": 0 })]);
+}
+
+/// Statements that nobody has thought of: parts of the lists of attacks and of legitimate statements,
+/// put together at random, the same ones in each run. It is no target of libFuzzer, for which DuckDB
+/// would have to be compiled once more.
+#[test]
+fn statements_at_random_show_nothing_of_others_and_change_nothing() {
+    const CASES: usize = 600;
+    // Mutations often multiply rows; what takes longer has shown nothing by then.
+    let world = World::with(&[("RINGLAKE_QUERY_TIMEOUT_MS", "200")]);
+    let all = |lists: &[&str]| lists.iter().flat_map(|list| statements(list)).collect::<Vec<_>>();
+    let legitimate = all(&["legitimate.sql", "oracles.sql"]);
+    let attacks = all(&["refused.sql", "invalid.sql"]);
+    let [own, others @ ..] = &world.tenants[..] else { panic!("there are tenants") };
+    let before = files(&world.server.data);
+    let mut random = Random(0x5eed);
+    let (mut answered, mut refused) = (0, 0);
+    for case in 0..CASES {
+        let sql = mutated(&legitimate, &attacks, &mut random);
+        let answer = world.send(&own.read, "POST", "/v1/query", sql.as_bytes());
+        match answer.status {
+            200 => answered += 1,
+            400 | 403 | 408 => refused += 1,
+            other => panic!("case {case}: {sql}: {other} {}", answer.text()),
+        }
+        let shown = answer.text();
+        for other in others {
+            assert!(!shown.contains(&other.secret), "case {case}: {sql}: {shown}");
+        }
+    }
+    println!("{answered} answered, {refused} refused");
+    assert!(
+        answered > CASES / 20 && refused > CASES / 20,
+        "{answered} answered, {refused} refused"
+    );
+    assert_eq!(world.server.count(), 10 * world.tenants.len() as u64);
+    let after = files(&world.server.data);
+    let changed = after.iter().filter(|(path, bytes)| before.get(*path) != Some(*bytes));
+    let changed: Vec<_> = changed.map(|(path, _)| path).collect();
+    assert_eq!((changed, after.len()), (Vec::new(), before.len()));
+}
+
+/// The files below `directory` but for what DuckDB spills.
+fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if !path.components().any(|part| part.as_os_str() == "tmp") {
+            let bytes = std::fs::read(&path).unwrap();
+            found.insert(path, bytes);
+        }
+    }
+    found
+}
+
+/// Numbers that look random (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % limit.max(1) as u64).unwrap()
+    }
+
+    fn pick<'a>(&mut self, words: &[&'a str]) -> &'a str {
+        words[self.below(words.len())]
+    }
+}
+
+/// Words, quoted texts, and every other character by itself; blanks go with what is before them.
+fn words(sql: &str) -> Vec<&str> {
+    let (mut words, mut start, mut quote) = (Vec::new(), 0, None);
+    let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let mut last = ' ';
+    for (at, letter) in sql.char_indices() {
+        let goes_on = quote.is_some() || letter == ' ' || (is_word(last) && is_word(letter));
+        if !goes_on && at > start {
+            words.push(&sql[start..at]);
+            start = at;
+        }
+        match quote {
+            Some(open) if open == letter => quote = None,
+            None if letter == '\'' || letter == '"' => quote = Some(letter),
+            _ => {}
+        }
+        last = letter;
+    }
+    words.push(&sql[start..]);
+    words
+}
+
+/// Names of things that must not be reached, and what surrounds them.
+const SPICE: [&str; 24] = [
+    " events ",
+    " hot_1 ",
+    " main.events ",
+    " duckdb_tables() ",
+    " 'x.parquet' ",
+    " tenant ",
+    " * ",
+    " UNION ALL ",
+    " -- ",
+    " /* */ ",
+    ";",
+    " RETURNING * ",
+    " INTO ",
+    " LATERAL ",
+    " EXCEPT ",
+    " query('SELECT 1') ",
+    " read_text('/etc/passwd') ",
+    " error(user_id) ",
+    " user_id::INT ",
+    " WITH x AS ",
+    " USING SAMPLE 10 ",
+    " columns('.*') ",
+    " (SELECT max(user_id) FROM events) ",
+    " getenv('HOME') ",
+];
+
+/// One statement made of parts of two others, in three of four cases beginning with a legitimate one.
+fn mutated(legitimate: &[String], attacks: &[String], random: &mut Random) -> String {
+    let from = if random.below(4) == 0 { attacks } else { legitimate };
+    let mut parts = words(&from[random.below(from.len())]);
+    let from = if random.below(2) == 0 { attacks } else { legitimate };
+    let others = words(&from[random.below(from.len())]);
+    let is_name = |word: &str| word.starts_with(|first: char| first.is_alphabetic());
+    let names: Vec<&str> = others.iter().copied().filter(|word| is_name(word)).collect();
+    for _ in 0..random.below(3) {
+        let at = random.below(parts.len());
+        match random.below(6) {
+            0 => parts[at] = random.pick(&others),
+            1 => parts.insert(at, random.pick(&SPICE)),
+            2 => parts[at] = random.pick(&SPICE),
+            3 => parts.insert(at, parts[at]),
+            4 => {
+                parts.truncate(at + 1);
+                parts.extend(&others[random.below(others.len())..]);
+            }
+            _ if is_name(parts[at]) && !names.is_empty() => parts[at] = random.pick(&names),
+            _ => {}
+        }
+    }
+    let sql = parts.concat();
+    match random.below(10) {
+        0 => format!("SELECT * FROM ({sql}) a"),
+        1 => format!("WITH a AS ({sql}) SELECT * FROM a, events"),
+        2 => format!("SELECT count(*), ({sql}) FROM events"),
+        3 => format!("{sql} UNION ALL BY NAME SELECT user_id FROM events"),
+        _ => sql,
+    }
 }
