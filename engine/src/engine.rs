@@ -1,5 +1,5 @@
-//! The engine: what runs, and what it can be asked. How it starts is in [`start`], how it stops in
-//! [`shutdown`](crate::shutdown).
+//! The engine: what runs, and what it can be asked. How it starts is in the module `start`, how it stops
+//! in `shutdown`.
 //!
 //! **Guarantees**
 //! - [`Engine::open`] takes the directory's lock and returns at once; recovery goes on behind it

@@ -8,7 +8,7 @@
 //! its directory and are orphans until then.
 //!
 //! **Layout.** Rows are in the order of tenant, then timestamp, so that one tenant's or one hour's
-//! rows lie together; the rest is as [`output`](super::output) says.
+//! rows lie together; the rest is as the module `output` says.
 //!
 //! **Algorithm.** Rows are sorted by number: 32 bytes each, with the tenant's place among the tenants
 //! instead of its name. They come nearly sorted by time, of which a merge sort makes use. Then every
