@@ -67,7 +67,7 @@ fn start_sql(config: &DuckDbConfig, table: &Path, temporary: &Path) -> String {
         "SET threads = {threads};
          SET temp_directory = {temporary};
          SET max_temp_directory_size = {temp_max};
-         -- A roll sorts anyway, and parallel inserts need not keep an order.
+         -- Rolls do not read the hot tables, and who wants an order asks for it.
          SET preserve_insertion_order = false;
          -- In memory a checkpoint only rewrites row groups, at the cost of the append that
          -- happens to trigger it: with the default of 16 MB, every one of about 32 K rows.

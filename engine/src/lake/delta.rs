@@ -67,7 +67,7 @@ pub use upkeep::{DEFAULT_CHECKPOINT_COMMITS, DEFAULT_LOG_RETENTION, Upkeep};
 const PROBED_SHARDS: u32 = 256;
 /// Files of the log that are read ahead. The library's own 1,000 open every commit since the last
 /// checkpoint at once, and each takes about 1 MB of decoder before its first line is read.
-const READ_AHEAD_FILES: NonZeroUsize = NonZeroUsize::new(8).unwrap();
+const READ_AHEAD_FILES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 /// Who we say we are in the table's history.
 const ENGINE_INFO: &str = concat!("ringlake/", env!("CARGO_PKG_VERSION"));
 
