@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ringlake_engine::ack::{Acks, Ticket};
+use ringlake_engine::query::{QueryError, QueryRequest};
 use ringlake_engine::{Config, Engine, Error, Ingest, IngestError, Readiness};
 use support::{assert_accounted, assert_sound, commit};
 
@@ -361,4 +362,34 @@ fn a_stop_during_the_replay_is_prompt_and_loses_nothing() {
     assert_eq!(client.number("SELECT count(DISTINCT user_id) FROM events"), sent);
     client.close();
     assert_sound(scratch.path(), sent as u64);
+}
+
+/// Events come before queries: one that has DuckDB's memory and does not let it go is ended.
+#[test]
+fn a_query_that_has_the_memory_that_events_need_is_ended() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut little = config(scratch.path());
+    little.duckdb.memory_limit = "64MB".into();
+    little.duckdb.temp_max = "1MB".into();
+    let mut client = Client::open(little);
+    client.send_once_accepted();
+    client.engine.flush().unwrap();
+    let sql = "WITH held AS MATERIALIZED (SELECT range, repeat('x', 1000) AS text FROM range(45000)) \
+               SELECT held.range FROM held, range(1000000)";
+    let mut held = client.engine.query(QueryRequest::new(sql)).unwrap();
+    assert!(matches!(held.blocking_next(), Some(Ok(_))));
+
+    while client.sent < 30_000 {
+        client.send_once_accepted();
+    }
+    client.engine.flush().unwrap();
+    let ended = loop {
+        match held.blocking_next() {
+            Some(Ok(_)) => {}
+            end => break end,
+        }
+    };
+    assert!(matches!(ended, Some(Err(QueryError::Outrun))), "{ended:?}");
+    assert_eq!(client.number("SELECT count(*) FROM events"), client.sent);
+    client.close();
 }

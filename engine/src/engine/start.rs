@@ -174,6 +174,7 @@ impl Engine {
                 quarantine: shared.directory.quarantine(),
                 state: Arc::clone(&shared.flusher),
                 tail: Arc::clone(&shared.tail),
+                pool: Arc::clone(&shared.pool),
             },
             config: shared.config.hot.clone(),
             messages: receiving.messages,

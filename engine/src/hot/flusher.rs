@@ -191,9 +191,7 @@ impl Flusher {
             self.state.check()?;
             let received = self.receive(work)?;
             self.flush_all(work)?;
-            while let Ok(name) = self.unused.try_recv() {
-                self.drop_table(&name);
-            }
+            self.drop_unused();
             self.roll_if_due(work);
             if received == Received::Everything {
                 return Ok(());
@@ -302,6 +300,7 @@ impl Flusher {
             if self.state.problem.set(format!("cannot open a new hot table: {error}")) {
                 tracing::error!(%error, "cannot open a new hot table; the old one grows");
             }
+            self.passing.pool.make_room();
             // Look again after another round of the age limit.
             open.first_row = Some(Instant::now());
             return;
@@ -343,9 +342,15 @@ impl Flusher {
         }
     }
 
-    fn drop_table(&self, name: &str) {
-        if let Err(error) = self.passing.appender.drop_table(name) {
-            tracing::warn!(name, %error, "a rolled hot table cannot be dropped");
+    /// Drops the tables that nobody reads any more; one that cannot be dropped has another turn.
+    fn drop_unused(&self) {
+        for _ in 0..self.unused.len() {
+            let Ok(name) = self.unused.try_recv() else { return };
+            if let Err(error) = self.passing.appender.drop_table(&name) {
+                tracing::warn!(name, %error, "a rolled hot table cannot be dropped now");
+                // Both ends are this thread's.
+                let _ = self.unused_sender.send(name);
+            }
         }
     }
 }

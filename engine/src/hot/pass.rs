@@ -4,8 +4,8 @@
 //! is synced. One bad batch does not take its neighbours with it.
 //!
 //! **Failure.** Lack of memory in DuckDB and lack of space for a quarantine file are waited out, for
-//! as long as it takes, because both come back; the queue fills meanwhile and closes the gate. Other
-//! failures are tried [`APPEND_ATTEMPTS`] times. Every wait ends at once when the engine stops: the
+//! as long as it takes, because both come back; the queue fills meanwhile and closes the gate. Events
+//! come before queries: while memory is lacking, those that run are ended. Other failures are tried [`APPEND_ATTEMPTS`] times. Every wait ends at once when the engine stops: the
 //! log holds the batch.
 
 use std::path::PathBuf;
@@ -23,12 +23,14 @@ use crate::listing::Tail;
 use crate::log::{Quarantined, set_aside};
 use crate::promoted::Promoter;
 use crate::quarantine;
+use crate::query::Pool;
 
 /// How often an append is tried before its batch is set aside.
 const APPEND_ATTEMPTS: u32 = 5;
 /// The pause after the first failed attempt; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The pause between attempts while DuckDB has no memory left, or the disk no room.
+/// The longest pause between attempts while DuckDB has no memory left, and the pause while the disk
+/// has no room.
 const LACK_PAUSE: Duration = Duration::from_secs(1);
 /// How often a pause looks whether the engine stops.
 const STOP_LOOK: Duration = Duration::from_millis(50);
@@ -45,6 +47,8 @@ pub(crate) struct Passing {
     pub state: Arc<FlusherState>,
     /// Who follows the events gets them from here.
     pub tail: Arc<Tail>,
+    /// Who has memory that events need.
+    pub pool: Arc<Pool>,
 }
 
 impl Passing {
@@ -73,15 +77,14 @@ impl Passing {
             }
             // It comes back as queries end and rolls finish: that is no reason to give up.
             if refused.is_lack {
-                self.pause(LACK_PAUSE)?;
-                continue;
-            }
-            if attempt == APPEND_ATTEMPTS {
+                self.pool.make_room();
+            } else if attempt == APPEND_ATTEMPTS {
                 return self.split_or_set_aside(batches, &problem, table);
+            } else {
+                attempt += 1;
             }
             self.pause(pause)?;
-            pause *= 2;
-            attempt += 1;
+            pause = LACK_PAUSE.min(pause * 2);
         }
     }
 

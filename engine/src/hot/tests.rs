@@ -12,11 +12,12 @@ use ringlake_disk::RealDisk;
 use ringlake_event::{Decoder, Limits, Mode, Record, Request, Source, Tenant, record_bound};
 
 use super::*;
-use crate::config::{DuckDbConfig, HotConfig};
+use crate::config::{DuckDbConfig, HotConfig, QueryConfig};
 use crate::ingest::{Bar, Gate};
 use crate::listing::Tail;
 use crate::log::quarantined_ranges;
 use crate::promoted::Promoter;
+use crate::query::Pool;
 use crate::roller::RollerState;
 use crate::shard::BatchBuilder;
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
@@ -133,6 +134,7 @@ fn bench_with(duckdb: &DuckDbConfig, scratch: &Path, with_table: bool, config: H
             quarantine: scratch.join("quarantine"),
             tail: Arc::new(Tail::new(Arc::default())),
             state: Arc::clone(&state),
+            pool: Arc::new(pool(database)),
         },
         config,
         messages: receiving.messages,
@@ -151,6 +153,11 @@ fn bench_with(duckdb: &DuckDbConfig, scratch: &Path, with_table: bool, config: H
         flusher.passing.appender.create("hot_1").unwrap();
     }
     Bench { queue, rolls, rolling, state, flusher, table }
+}
+
+/// Nobody asks it anything here.
+fn pool(database: Database) -> Pool {
+    Pool::start(QueryConfig::default(), Arc::default(), move || database.connect()).unwrap()
 }
 
 /// Nothing but what a test sends makes the flusher move.

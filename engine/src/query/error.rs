@@ -40,10 +40,13 @@ pub enum QueryError {
         /// The configured longest wait.
         wait: Duration,
     },
-    /// The query ran on while so much was rolled that the events it still reads from memory
-    /// exceeded their bound.
-    #[error("the query was ended because newer events need the memory that it reads from")]
+    /// New events needed the memory that the query had: it read old ones from memory while many
+    /// were rolled, or DuckDB had none left to take new ones in.
+    #[error("the query was ended because newer events need the memory that it takes")]
     Outrun,
+    /// Other queries have the memory that it takes to begin this one.
+    #[error("there is no memory to begin the query: others have it now")]
+    NoMemory,
     /// A file of the table that the query needs is damaged. Queries of other days go on.
     #[error(
         "a file that the query needs is damaged: {file}; `ringlake verify` says more, and a filter \
@@ -96,6 +99,12 @@ impl QueryError {
                 Self::Sql { message: message.to_owned(), position }
             }
         }
+    }
+
+    /// Sorts an error of DuckDB, raised by what we do before and around a client's statement.
+    pub(super) fn from_preparation(error: &duckdb::Error) -> Self {
+        let text = plain(error.to_string());
+        if text.starts_with("Out of Memory") { Self::NoMemory } else { Self::failed(text) }
     }
 
     /// The same error without what DuckDB may have quoted from a row: its class and its position.

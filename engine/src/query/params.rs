@@ -43,7 +43,7 @@ impl Params {
     pub(super) fn of(&self, statement: &Statement<'_>) -> Result<Vec<Value>, QueryError> {
         let names = (1..=statement.parameter_count()).map(|index| statement.parameter_name(index));
         let names = names.collect::<Result<Vec<String>, _>>();
-        let names = names.map_err(|error| QueryError::failed(error.to_string()))?;
+        let names = names.map_err(|error| QueryError::from_preparation(&error))?;
         match self {
             Self::Ordered(values) => ordered(values, &names),
             Self::Named(values) => named(values, &names),

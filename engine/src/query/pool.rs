@@ -147,6 +147,11 @@ impl Pool {
         self.watchdog.stop_older(version);
     }
 
+    /// Ends every query that runs, because new events need the memory that queries have.
+    pub fn make_room(&self) {
+        self.watchdog.stop_older(u64::MAX);
+    }
+
     /// Queries that run now. Statistics: it may be old when it is read.
     #[must_use]
     pub fn running(&self) -> usize {
@@ -216,7 +221,7 @@ impl Shared {
                 None => match (self.connect)() {
                     Ok(connection) => Session::new(connection),
                     Err(error) => {
-                        job.refuse(QueryError::failed(format!("cannot connect: {error}")));
+                        job.refuse(QueryError::from_preparation(&error));
                         lock(&self.queue).idle += 1;
                         continue;
                     }

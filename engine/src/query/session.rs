@@ -88,7 +88,7 @@ impl Session {
             None => wrong(error),
             Some(_) => wrong(error).without_data(),
         };
-        let ours = |error: duckdb::Error| QueryError::failed(error.to_string());
+        let ours = |error: duckdb::Error| QueryError::from_preparation(&error);
 
         #[cfg(test)]
         super::tests::fail_point(sql);
@@ -128,7 +128,7 @@ impl Session {
             self.view = None;
             self.connection
                 .execute_batch(&statement)
-                .map_err(|error| QueryError::failed(error.to_string()))?;
+                .map_err(|error| QueryError::from_preparation(&error))?;
             self.view = Some(statement);
         }
         Ok(())

@@ -33,7 +33,7 @@ pub(super) enum Reason {
     Dropped,
     /// The engine shuts down.
     Shutdown,
-    /// Its snapshot keeps rolled hot tables in memory beyond their bound.
+    /// New events need the memory that it has, or that its snapshot keeps.
     Outrun,
 }
 

@@ -386,6 +386,7 @@ fn query_verdict(error: &QueryError) -> (StatusCode, &'static str, Option<u32>) 
         QueryError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_queries", Some(1)),
         QueryError::Damaged { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "damaged_file", None),
         QueryError::Outrun => (StatusCode::SERVICE_UNAVAILABLE, "query_outrun", Some(1)),
+        QueryError::NoMemory => (StatusCode::SERVICE_UNAVAILABLE, "no_memory", Some(1)),
         QueryError::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", Some(1)),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "query_failed", None),
     }
