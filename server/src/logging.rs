@@ -2,28 +2,53 @@
 //!
 //! `RINGLAKE_LOG` (or `RUST_LOG`) filters them in the syntax of `tracing-subscriber`, for example
 //! `ringlake=debug,ringlake_engine::log=trace`; without it, our own lines from `info` up and those
-//! of libraries from `warn` up are written.
+//! of libraries from `warn` up are written. Those of a server that repeat are counted instead of
+//! written: see [`repeats`].
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::FilterExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::UsageError;
 use crate::cli::LogFormat;
+
+mod repeats;
+
+pub use repeats::{INTERVAL as REPEATS_INTERVAL, Repeats};
 
 /// The variable that filters log lines; `RUST_LOG` is read when it is not set.
 pub const FILTER_VARIABLE: &str = "RINGLAKE_LOG";
 
 /// What `serve` logs when nothing else is asked for.
-pub const SERVER_FILTER: &str = "warn,ringlake=info,ringlake_engine=info";
+const SERVER_FILTER: &str = "warn,ringlake=info,ringlake_engine=info";
 /// What the other commands log: only what the user should act on.
-pub const COMMAND_FILTER: &str = "warn";
+const COMMAND_FILTER: &str = "warn";
 
-/// Starts logging; `default_filter` applies when the environment has none.
+/// Starts logging for a command.
 ///
 /// # Errors
 /// A [`UsageError`] when the filter in the environment cannot be parsed.
-pub fn start(format: LogFormat, default_filter: &str) -> Result<(), UsageError> {
+pub fn start(format: LogFormat) -> Result<(), UsageError> {
+    install(format, COMMAND_FILTER, None)
+}
+
+/// Starts logging for a server; what repeats is counted in `repeats`.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_server(format: LogFormat, repeats: Repeats) -> Result<(), UsageError> {
+    install(format, SERVER_FILTER, Some(repeats))
+}
+
+/// Writes what the filter in the environment says, or `default_filter`, and `repeats` admits.
+fn install(
+    format: LogFormat,
+    default_filter: &str,
+    repeats: Option<Repeats>,
+) -> Result<(), UsageError> {
     let wanted = [FILTER_VARIABLE, "RUST_LOG"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok().map(|value| (name, value)))
@@ -33,11 +58,13 @@ pub fn start(format: LogFormat, default_filter: &str) -> Result<(), UsageError> 
         Some((name, value)) => EnvFilter::try_new(&value)
             .map_err(|error| UsageError(format!("{name} is `{value}`: {error}")))?,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second start (a test in the same process) keeps the first subscriber.
-    let _ = match format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let lines = lines.with_filter(filter.and(repeats));
+    // A second start (a test in the same process) keeps the first subscriber.
+    let _ = tracing_subscriber::registry().with(lines).try_init();
     Ok(())
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -195,6 +196,38 @@ fn what_is_no_export_is_refused() {
     }
     assert_eq!(server.get("/v1/exports/0").status, 404);
     assert_eq!(server.get("/v1/exports?cursor=../x").status, 400);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_logged_a_few_times_and_counted() {
+    const FETCHES: usize = 50;
+    let server = Server::start();
+    send(&server, 1, 100);
+    let job = done(&server, &json!({"format": "ndjson"}));
+    let name = job["files"][0]["name"].as_str().unwrap();
+    let id = job["id"].as_str().unwrap();
+    let file = server.data.join("exports").join(id).join(name);
+    File::options().write(true).open(file).unwrap().set_len(10).unwrap();
+    let path = job["files"][0]["path"].as_str().unwrap();
+    for _ in 0..FETCHES {
+        let mut connection = server.connect();
+        connection.ask("GET", path, &[], b"");
+        // Broken off: the rest of the file is not there.
+        let mut answer = Vec::new();
+        let _ = connection.stream.read_to_end(&mut answer);
+        assert!(!text(&answer).contains(r#""n":99"#), "{}", text(&answer));
+    }
+    let (status, log) = server.stop();
+    assert!(status.success(), "{log}");
+    let with = |text: &'static str| log.lines().filter(move |line| line.contains(text));
+    let written = with("an export cannot be read").filter(|line| !line.contains("left_out="));
+    let written = written.count();
+    let left_out: usize = with("left_out=")
+        .map(|line| line.split("left_out=").nth(1).unwrap().split(' ').next().unwrap())
+        .map(|count| count.parse::<usize>().unwrap())
+        .sum();
+    assert!(written < FETCHES, "{log}");
+    assert_eq!(written + left_out, FETCHES, "{log}");
 }
 
 fn rows(directory: &Path) -> i64 {

@@ -32,7 +32,7 @@ const REPLAY_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 /// What kept it from doing its work; a [`crate::UsageError`] when it was used wrongly.
 pub fn run(cli: Cli) -> Result<u8> {
     let log = cli.log_format;
-    let quietly = || logging::start(log.unwrap_or(LogFormat::Text), logging::COMMAND_FILTER);
+    let quietly = || logging::start(log.unwrap_or(LogFormat::Text));
     match cli.command {
         Command::Serve(arguments) => serve::run(&arguments, log),
         Command::Import(arguments) => {

@@ -31,7 +31,8 @@ use crate::config::Config;
 use crate::http::accept::{self, HANDOVER_MAX, Target};
 use crate::http::tls::{self, Tls};
 use crate::http::{App, keys, serving_loop};
-use crate::{EXIT_FAILED, EXIT_FINE, UsageError, logging};
+use crate::logging::{self, Repeats};
+use crate::{EXIT_FAILED, EXIT_FINE, UsageError};
 
 /// Threads for work that blocks: queries being planned and encoded, rolls, scrapes.
 const BLOCKING_THREADS_MAX: usize = 64;
@@ -45,7 +46,8 @@ const ENGINE_TIME_MIN: Duration = Duration::from_millis(100);
 /// When it cannot start, or cannot stop in order.
 pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
     let config = Config::for_server(arguments, log)?;
-    logging::start(config.log_format, logging::SERVER_FILTER)?;
+    let repeats = Repeats::default();
+    logging::start_server(config.log_format, repeats.clone())?;
     for (key, origin) in config.set_keys() {
         tracing::debug!(key, %origin, "configured");
     }
@@ -82,6 +84,7 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let mut signals = Signals::new().context("cannot listen for signals")?;
         greet(address, &app);
+        tokio::spawn(report(repeats.clone()));
         tokio::spawn(keys::follow(Arc::clone(&app)));
         if app.tls.is_some() {
             tokio::spawn(tls::follow(Arc::clone(&app)));
@@ -107,7 +110,16 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
     })?;
     // Queries that are still being planned would hold the runtime; the process ends without them.
     runtime.shutdown_background();
+    repeats.report();
     Ok(code)
+}
+
+/// Says now and then how many log lines were left out.
+async fn report(repeats: Repeats) {
+    loop {
+        tokio::time::sleep(logging::REPEATS_INTERVAL).await;
+        repeats.report();
+    }
 }
 
 type Started = (Arc<App>, Vec<Target>, Vec<JoinHandle<()>>);
