@@ -31,7 +31,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
+use tracing::field::Empty;
 
+use crate::WORK;
 use crate::config::{CompactionConfig, RetentionConfig};
 use crate::error::{Error, chain};
 use crate::lake::merge::{Merged, merge};
@@ -253,11 +255,14 @@ impl Compactor {
                 avoid: &self.avoid,
             };
             let Some(job) = next_job(&files, &rules) else { break };
+            let (inputs, bytes, error) = (job.inputs.len(), job.bytes(), Empty);
+            let span = tracing::info_span!(target: WORK, "compaction", inputs, bytes, error);
             match self.join(job.clone(), &mut report) {
                 Ok(files) => known.extend(files),
                 Err(Error::Closed) => return Err(Error::Closed),
                 Err(error) => {
                     let problem = chain(&error);
+                    span.record("error", problem.as_str());
                     if self.state.problem.set(problem.clone()) {
                         tracing::warn!(%problem, "files cannot be joined");
                     }

@@ -71,6 +71,11 @@ pub use readiness::Readiness;
 pub use shutdown::ShutdownReport;
 pub use verify::{VerifyReport, verify};
 
+/// The target of the spans that the engine opens around background work: `roll`, `compaction`, `erase`
+/// and `export`. The field `error` says why one has failed. Nobody enters them: they stand in no log
+/// line.
+pub const WORK: &str = "work";
+
 #[cfg(test)]
 mod tests;
 

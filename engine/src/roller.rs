@@ -24,7 +24,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
+use tracing::field::Empty;
 
+use crate::WORK;
 use crate::error::{Error, chain};
 use crate::hot::{FlusherState, Sealed, Wake};
 use crate::lake::{
@@ -250,6 +252,8 @@ impl Roller {
                 return false;
             }
             let began = Instant::now();
+            let (table, rows, error) = (&*sealed.table.name, sealed.rows, Empty);
+            let span = tracing::info_span!(target: WORK, "roll", table, rows, error);
             match self.roll(sealed, &mut files) {
                 Ok(()) => {
                     self.operations.roll.observe(began.elapsed());
@@ -262,6 +266,7 @@ impl Roller {
                 Err(_) if self.state.is_stopped() => return false,
                 Err(error) => {
                     let problem = chain(&error);
+                    span.record("error", problem.as_str());
                     if self.state.problem.set(problem.clone()) {
                         tracing::error!(table = %sealed.table.name, %problem, "a roll failed; the hot table stays and it is tried again");
                     }

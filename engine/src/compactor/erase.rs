@@ -9,8 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use tracing::field::Empty;
 
 use super::Compactor;
+use crate::WORK;
 use crate::directory::Directory;
 use crate::erase::{Erasures, Record, Selection};
 use crate::error::{Error, chain};
@@ -104,19 +106,12 @@ impl Compactor {
             Selection { node: self.node.clone(), erasure, through: record.through.clone() };
         let mut work = Work { record, selection };
         if !removing {
-            let began = Instant::now();
-            self.erasing.markers.reach(Goal::Rolled)?;
-            while !self.erase_from_table(&mut work)? {}
-            self.ask(|answer| Request::ForgetHistory { answer })??;
-            self.erase_from_quarantine(&mut work)?;
-            self.scrub_logs()?;
-            self.scrub_idle_logs()?;
-            // Those that begin from here on read the table as it is now.
-            self.end_exports(&work)?;
-            erasures.save(&work.record)?;
-            erasures.removing(id);
-            let (events, ms) = (work.record.events, began.elapsed().as_millis());
-            tracing::info!(id, events, ms, "erased; replaced files go when nobody reads them");
+            let span = tracing::info_span!(target: WORK, "erase", id, error = Empty);
+            let outcome = self.erase_everywhere(&mut work, id);
+            if let Err(error) = &outcome {
+                span.record("error", chain(error).as_str());
+            }
+            outcome?;
         }
         // Files that were replaced before may hold the events too.
         if self.erasing.exports.is_removing() || self.vacuum(Duration::ZERO)?.waiting > 0 {
@@ -124,6 +119,25 @@ impl Compactor {
         }
         erasures.finish(work.record)?;
         Ok(Progress::Done)
+    }
+
+    /// Takes the events out of everything but the files that readers of this process still hold.
+    fn erase_everywhere(&self, work: &mut Work, id: &str) -> Result<(), Error> {
+        let erasures = &self.erasing.erasures;
+        let began = Instant::now();
+        self.erasing.markers.reach(Goal::Rolled)?;
+        while !self.erase_from_table(work)? {}
+        self.ask(|answer| Request::ForgetHistory { answer })??;
+        self.erase_from_quarantine(work)?;
+        self.scrub_logs()?;
+        self.scrub_idle_logs()?;
+        // Those that begin from here on read the table as it is now.
+        self.end_exports(work)?;
+        erasures.save(&work.record)?;
+        erasures.removing(id);
+        let (events, ms) = (work.record.events, began.elapsed().as_millis());
+        tracing::info!(id, events, ms, "erased; replaced files go when nobody reads them");
+        Ok(())
     }
 
     /// Takes the events out of every file of the table. False when another writer came in between

@@ -42,9 +42,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use tracing::field::Empty;
 
 pub use job::{ExportFile, ExportFormat, ExportRequest, Job, Status};
 
+use crate::WORK;
 use crate::engine::{Engine, Shared};
 use crate::error::{Error, chain};
 use crate::niceness::{BEHIND_ROLLS, step_behind};
@@ -380,6 +382,7 @@ fn run_one(engine: &Engine, store: &Store, entry: &Entry) {
         job.begin(now_micros());
         job.clone()
     };
+    let span = tracing::info_span!(target: WORK, "export", id = begun.id, error = Empty);
     let began = store.save(&begun).map_err(|error| Ended::Failed(chain(&error)));
     let ended = began.and_then(|()| run::run(engine, store, entry));
     let job = {
@@ -388,6 +391,7 @@ fn run_one(engine: &Engine, store: &Store, entry: &Entry) {
             Ok(()) => job.end(now_micros(), None),
             // While all else stops many a thing fails.
             Err(Ended::Failed(problem)) if !engine.shared.exports.is_stopped() => {
+                span.record("error", problem.as_str());
                 tracing::error!(id = job.id, problem, "an export failed");
                 job.end(now_micros(), Some(problem));
             }
