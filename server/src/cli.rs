@@ -106,6 +106,15 @@ pub struct Serve {
     /// Private key of the first certificate, in PEM.
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
+
+    /// Send traces to the OpenTelemetry collector at this URL, in OTLP over HTTP, for example
+    /// http://127.0.0.1:4318.
+    #[arg(long, value_name = "URL")]
+    pub traces: Option<String>,
+
+    /// Part of the requests that are traced, between 0 and 1 [default: 0.001].
+    #[arg(long, value_name = "RATIO")]
+    pub trace_sample: Option<f64>,
 }
 
 /// `ringlake config`

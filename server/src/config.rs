@@ -37,6 +37,9 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 /// A stop request ends within this time, whatever clients do.
 pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Part of the requests that are traced: at a hundred thousand a second still a hundred of them.
+pub const DEFAULT_TRACES_SAMPLE: f64 = 0.001;
+
 /// Variables that begin with `RINGLAKE_` and are no settings: the log filter is read by
 /// [`crate::logging`], the key that a command sends by [`crate::cli`], Kubernetes invents two families for a service that is called `ringlake`, and
 /// the test suite steers itself with the third.
@@ -81,6 +84,8 @@ pub struct Config {
     pub privacy: Privacy,
     /// What connections are encrypted with. Default nothing: plain HTTP/1.1, as behind a proxy.
     pub tls: Option<TlsFiles>,
+    /// Where traces go, and of what.
+    pub traces: TracesConfig,
     /// Where to listen, as `address:port`.
     pub listen: String,
     /// What a 2xx promises when the request does not say.
@@ -117,6 +122,16 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The private key.
     pub key: PathBuf,
+}
+
+/// Where traces go, and of what.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TracesConfig {
+    /// The collector. Default none: there are no traces.
+    pub url: Option<String>,
+    /// Part of the requests that are traced, between 0 and 1; at 0 only background work is. Default
+    /// 0.001.
+    pub sample: f64,
 }
 
 /// What is kept of visitors.
@@ -214,6 +229,12 @@ impl Config {
         }
         if let Some(ack) = arguments.ack {
             flags.push(("ack", "--ack", name_of(ack)));
+        }
+        if let Some(url) = &arguments.traces {
+            flags.push(("traces.url", "--traces", Value::String(url.clone())));
+        }
+        if let Some(sample) = arguments.trace_sample {
+            flags.push(("traces.sample", "--trace-sample", Value::Float(sample)));
         }
         for (key, flag, file) in [
             ("tls.cert", "--tls-cert", &arguments.tls_cert),
@@ -353,6 +374,9 @@ fn overlay_variable(
                     key.name
                 )));
             }
+            Kind::Ratio => Value::Float(text.trim().parse().map_err(|_| {
+                UsageError(format!("{name} is `{text}`; it must be a number {}", key.unit))
+            })?),
             Kind::Count { .. } => Value::Integer(text.trim().parse().map_err(|_| {
                 UsageError(format!("{name} is `{text}`; it must be a whole number of {}", key.unit))
             })?),
@@ -419,6 +443,7 @@ fn validate(raw: Raw, origins: BTreeMap<&'static str, Origin>) -> Result<Config,
             honour_dnt: raw.privacy.honour_dnt.unwrap_or_default(),
         },
         tls: raw::tls(&raw)?,
+        traces: raw::traces(&raw)?,
         listen: raw.listen.unwrap_or_else(|| DEFAULT_LISTEN.into()),
         ack: raw.ack.unwrap_or(Ack::Disk),
         log_format: raw.log_format.unwrap_or(LogFormat::Text),

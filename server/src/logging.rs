@@ -6,6 +6,7 @@
 //! written: see [`repeats`].
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::FilterExt;
@@ -14,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::UsageError;
 use crate::cli::LogFormat;
+use crate::traces::{Tracer, work};
 
 mod repeats;
 
@@ -32,15 +34,20 @@ const COMMAND_FILTER: &str = "warn";
 /// # Errors
 /// A [`UsageError`] when the filter in the environment cannot be parsed.
 pub fn start(format: LogFormat) -> Result<(), UsageError> {
-    install(format, COMMAND_FILTER, None)
+    install(format, COMMAND_FILTER, None, None)
 }
 
-/// Starts logging for a server; what repeats is counted in `repeats`.
+/// Starts logging for a server; what repeats is counted in `repeats`, and spans of the engine's work
+/// go to `tracer`.
 ///
 /// # Errors
 /// As [`start`].
-pub fn start_server(format: LogFormat, repeats: Repeats) -> Result<(), UsageError> {
-    install(format, SERVER_FILTER, Some(repeats))
+pub fn start_server(
+    format: LogFormat,
+    repeats: Repeats,
+    tracer: Option<Arc<Tracer>>,
+) -> Result<(), UsageError> {
+    install(format, SERVER_FILTER, Some(repeats), tracer)
 }
 
 /// Writes what the filter in the environment says, or `default_filter`, and `repeats` admits.
@@ -48,6 +55,7 @@ fn install(
     format: LogFormat,
     default_filter: &str,
     repeats: Option<Repeats>,
+    tracer: Option<Arc<Tracer>>,
 ) -> Result<(), UsageError> {
     let wanted = [FILTER_VARIABLE, "RUST_LOG"]
         .into_iter()
@@ -65,6 +73,6 @@ fn install(
     };
     let lines = lines.with_filter(filter.and(repeats));
     // A second start (a test in the same process) keeps the first subscriber.
-    let _ = tracing_subscriber::registry().with(lines).try_init();
+    let _ = tracing_subscriber::registry().with(lines).with(tracer.map(work::layer)).try_init();
     Ok(())
 }

@@ -9,6 +9,7 @@
 //! | [`http`] | the server: connections, routes, answers |
 //! | [`client`] | the HTTP client that commands use |
 //! | [`logging`] | what goes to standard error, and how |
+//! | [`traces`] | what goes to a collector of OpenTelemetry, when there is one |
 //!
 //! **Architecture invariant.** Nothing in here holds a queue of events or knows a file format:
 //! that is the engine's.
@@ -30,6 +31,7 @@ mod commands;
 mod config;
 mod http;
 mod logging;
+mod traces;
 
 /// The command did its work.
 pub const EXIT_FINE: u8 = 0;

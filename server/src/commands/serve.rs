@@ -32,6 +32,8 @@ use crate::http::accept::{self, HANDOVER_MAX, Target};
 use crate::http::tls::{self, Tls};
 use crate::http::{App, keys, serving_loop};
 use crate::logging::{self, Repeats};
+use crate::traces::export::{Exporter, LAST_SEND_TIMEOUT};
+use crate::traces::{self, Tracer};
 use crate::{EXIT_FAILED, EXIT_FINE, UsageError};
 
 /// Threads for work that blocks: queries being planned and encoded, rolls, scrapes.
@@ -47,7 +49,8 @@ const ENGINE_TIME_MIN: Duration = Duration::from_millis(100);
 pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
     let config = Config::for_server(arguments, log)?;
     let repeats = Repeats::default();
-    logging::start_server(config.log_format, repeats.clone())?;
+    let (tracer, exporter) = traces::start(&config.traces)?.unzip();
+    logging::start_server(config.log_format, repeats.clone(), tracer.clone())?;
     for (key, origin) in config.set_keys() {
         tracing::debug!(key, %origin, "configured");
     }
@@ -79,12 +82,14 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
         tracing::error!(error, "no exports are taken");
     }
 
-    let (app, targets, loops) = start_loops(engine, ingests, config, keys, tls, &runtime)?;
+    let shared = Shared { config, keys, tls, tracer };
+    let (app, targets, loops) = start_loops(engine, ingests, shared, &runtime)?;
     let code = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let mut signals = Signals::new().context("cannot listen for signals")?;
         greet(address, &app);
         tokio::spawn(report(repeats.clone()));
+        let exporting = Exporting::start(exporter);
         tokio::spawn(keys::follow(Arc::clone(&app)));
         if app.tls.is_some() {
             tokio::spawn(tls::follow(Arc::clone(&app)));
@@ -104,9 +109,12 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
             std::process::exit(EXIT_FAILED.into());
         });
         accepting.await.context("the acceptor ended by itself")?;
-        tokio::task::spawn_blocking(move || stop(&app, loops, asked))
+        let code = tokio::task::spawn_blocking(move || stop(&app, loops, asked))
             .await
-            .context("the shutdown ended by itself")?
+            .context("the shutdown ended by itself")?;
+        // The engine's last work has a trace too.
+        exporting.end().await;
+        code
     })?;
     // Queries that are still being planned would hold the runtime; the process ends without them.
     runtime.shutdown_background();
@@ -122,16 +130,47 @@ async fn report(repeats: Repeats) {
     }
 }
 
+/// The task that sends traces, if there is one.
+struct Exporting {
+    finish: CancellationToken,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Exporting {
+    fn start(exporter: Option<Exporter>) -> Self {
+        let finish = CancellationToken::new();
+        let task = exporter.map(|exporter| tokio::spawn(exporter.run(finish.clone())));
+        Self { finish, task }
+    }
+
+    /// Sends what is left, if the collector takes it soon.
+    async fn end(self) {
+        self.finish.cancel();
+        if let Some(task) = self.task
+            && tokio::time::timeout(LAST_SEND_TIMEOUT, task).await.is_err()
+        {
+            tracing::warn!("the last traces are dropped: the collector is too slow");
+        }
+    }
+}
+
+/// What the loops share beside the engine.
+struct Shared {
+    config: Config,
+    keys: Keys,
+    tls: Option<Tls>,
+    tracer: Option<Arc<Tracer>>,
+}
+
 type Started = (Arc<App>, Vec<Target>, Vec<JoinHandle<()>>);
 
 fn start_loops(
     engine: Engine,
     ingests: Vec<Ingest>,
-    config: Config,
-    keys: Keys,
-    tls: Option<Tls>,
+    shared: Shared,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<Started> {
+    let Shared { config, keys, tls, tracer } = shared;
     let app = Arc::new(App {
         engine,
         limits: Limits {
@@ -146,6 +185,7 @@ fn start_loops(
         queries: Default::default(),
         tls,
         turned_away: Default::default(),
+        tracer,
         control: runtime.handle().clone(),
         stopping: CancellationToken::new(),
         started: Instant::now(),

@@ -24,6 +24,8 @@ pub enum Kind {
     Flag,
     /// An array of tables; not in the environment.
     Tables,
+    /// A number between 0 and 1.
+    Ratio,
     /// A whole number.
     Count {
         /// The smallest legal value.
@@ -159,6 +161,17 @@ pub const KEYS: &[Key] = &[
         "events",
         "events of all keys of a tenant in a window; 0 is any",
     ),
+    text(
+        "traces.url",
+        "http:// or https:// URL",
+        "OpenTelemetry collector that gets traces, in OTLP over HTTP; none when not set",
+    ),
+    Key {
+        name: "traces.sample",
+        kind: Kind::Ratio,
+        unit: "between 0 and 1",
+        meaning: "part of the requests that are traced; 0 is none, also when clients ask for it",
+    },
     number("dedup.ids", 0, 1_000_000_000, "ids", "message ids that are known; 0 looks at none"),
     number("dedup.window_ms", 1_000, 90 * DAY_MS, "ms", "time for which a message id is known"),
     number("log.segment_bytes", MIB, 16 * GIB, "bytes", "size at which a log segment is closed"),

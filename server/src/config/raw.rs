@@ -6,7 +6,9 @@ use ringlake_engine::Config as EngineConfig;
 use ringlake_engine::promoted::{ColumnConfig, Promotion, kind_of, name_of, one_of_the_types};
 use serde::{Deserialize, Serialize};
 
-use super::{Config, HttpConfig, Quotas, TlsFiles, millis, set, size};
+use super::{
+    Config, DEFAULT_TRACES_SAMPLE, HttpConfig, Quotas, TlsFiles, TracesConfig, millis, set, size,
+};
 use crate::UsageError;
 use crate::cli::{Ack, LogFormat};
 
@@ -26,6 +28,7 @@ pub(super) struct Raw {
     pub tls: Tls,
     pub privacy: Privacy,
     pub limits: Limits,
+    pub traces: Traces,
     pub dedup: Dedup,
     pub log: Log,
     pub disk: Disk,
@@ -77,6 +80,13 @@ pub(super) struct Limits {
     pub key_events: Option<u64>,
     pub tenant_requests: Option<u64>,
     pub tenant_events: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Traces {
+    pub url: Option<String>,
+    pub sample: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -183,6 +193,7 @@ impl Raw {
                 tenant_requests: Some(config.quotas.tenant.requests),
                 tenant_events: Some(config.quotas.tenant.events),
             },
+            traces: Traces { url: config.traces.url.clone(), sample: Some(config.traces.sample) },
             dedup: Dedup {
                 ids: given(engine.dedup.ids),
                 window_ms: in_millis(engine.dedup.window),
@@ -336,6 +347,17 @@ pub(super) fn tls(raw: &Raw) -> Result<Option<TlsFiles>, UsageError> {
             Err(UsageError("tls.key is set without tls.cert, its certificate".into()))
         }
     }
+}
+
+/// The section `traces`.
+pub(super) fn traces(raw: &Raw) -> Result<TracesConfig, UsageError> {
+    let sample = raw.traces.sample.unwrap_or(DEFAULT_TRACES_SAMPLE);
+    if !(0.0..=1.0).contains(&sample) {
+        return Err(UsageError(format!(
+            "traces.sample is {sample}; it must be between 0 and 1, the part of the requests"
+        )));
+    }
+    Ok(TracesConfig { url: raw.traces.url.clone(), sample })
 }
 
 /// Puts the section `limits` into `quotas`.

@@ -84,6 +84,21 @@ fn a_value_out_of_range_is_an_error_with_the_range() {
 }
 
 #[test]
+fn a_ratio_is_between_nothing_and_everything() {
+    for (text, sample) in [("0", 0.0), ("1", 1.0), (" 0.25", 0.25)] {
+        let config = load(None, &[("RINGLAKE_TRACES_SAMPLE", text)], vec![]).unwrap();
+        assert_eq!(config.traces.sample, sample);
+    }
+    assert_eq!(load(Some("[traces]\nsample = 1\n"), &[], vec![]).unwrap().traces.sample, 1.0);
+    for text in ["1.5", "-0.1", "NaN"] {
+        let message = error(None, &[("RINGLAKE_TRACES_SAMPLE", text)]);
+        assert!(message.contains("it must be between 0 and 1"), "{message}");
+    }
+    let message = error(None, &[("RINGLAKE_TRACES_SAMPLE", "few")]);
+    assert!(message.contains("`few`") && message.contains("between 0 and 1"), "{message}");
+}
+
+#[test]
 fn an_event_may_not_be_allowed_to_be_larger_than_its_body() {
     let message = error(Some("[http]\nbody_max_bytes = 2048\nevent_max_bytes = 4096\n"), &[]);
     assert!(message.contains("http.body_max_bytes"), "{message}");

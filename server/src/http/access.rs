@@ -190,6 +190,7 @@ impl ServingLoop {
             let mut room = [0; BASIC_MAX_BYTES];
             let sent = in_headers(&head.headers, &mut room).map(Credential::Header);
             let sent = sent.or_else(|| in_query(&head.uri).map(Credential::Public)).or(elsewhere);
+            let _stage = self.traces.stage("check key");
             self.holder(forwarded::client(peer, &head.headers, &self.app.config.http), sent).await?
         };
         access.may_send()?;

@@ -145,6 +145,7 @@ impl ServingLoop {
         let config = &self.app.config.http;
         let coding = encoding::of(&head.headers)?;
         body::check_length(&head.headers, config.body_max_bytes)?;
+        let _stage = self.traces.stage("read body");
         let mut charge = self.budget.charge();
         let pace = Pace::of(config);
         let bytes = body::collect(body, config.body_max_bytes, pace, &mut charge).await?;
@@ -160,6 +161,7 @@ impl ServingLoop {
         body: &Packed,
         read: impl FnOnce(&[u8]) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
+        let _stage = self.traces.stage("decode");
         let mut room = self.unpacked.borrow_mut();
         read(match encoding::sniff(body.coding, &body.bytes) {
             Coding::Identity => &body.bytes,
@@ -191,7 +193,8 @@ impl ServingLoop {
         &self,
         attempt: impl FnMut() -> Result<T, Problem>,
     ) -> Result<T, Problem> {
-        patiently(attempt, || self.ingest.borrow().is_half_free()).await
+        let waiting = || self.traces.stage("wait for ring");
+        patiently(attempt, || self.ingest.borrow().is_half_free(), waiting).await
     }
 
     /// Lets `decode` write a record of at most `bound` bytes into the ring, takes its events out of
@@ -240,10 +243,13 @@ impl ServingLoop {
                 self.ingest.borrow().tally().promise(events);
                 Ok(0)
             }
-            Ack::Disk => match self.acks.wait(ticket).await {
-                Ok(durable) => Ok(durable.duplicates),
-                Err(NotDurable) => Err(Refused { problem: Problem::NotDurable, events: 0 }),
-            },
+            Ack::Disk => {
+                let _stage = self.traces.stage("wait for log");
+                match self.acks.wait(ticket).await {
+                    Ok(durable) => Ok(durable.duplicates),
+                    Err(NotDurable) => Err(Refused { problem: Problem::NotDurable, events: 0 }),
+                }
+            }
         }
     }
 

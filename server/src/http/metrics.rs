@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use axum::extract::State;
@@ -27,6 +27,7 @@ use ringlake_engine::status::{CompactionStatus, RetentionStatus, Status};
 
 use super::App;
 use super::answer::Problem;
+use crate::traces::Tracer;
 
 const OPEN_METRICS: &str = "application/openmetrics-text";
 const OPEN_METRICS_CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -92,6 +93,7 @@ impl Collector for Scrape {
         storage(&mut writer, &status)?;
         compaction(&mut writer, &status.compaction)?;
         retention(&mut writer, &status.retention)?;
+        traces(&mut writer, self.0.tracer.as_deref())?;
         let ready = matches!(self.0.engine.readiness(), Readiness::Ready);
         writer.gauge("ready", "1 when events are accepted durably", u64::from(ready))?;
         // Relaxed: statistics.
@@ -260,6 +262,17 @@ fn retention(writer: &mut Writer<'_>, done: &RetentionStatus) -> fmt::Result {
     }
     let help = "size of the files past what is kept that are still in the table";
     writer.gauge("retention_due_bytes", help, done.due_bytes)
+}
+
+fn traces(writer: &mut Writer<'_>, tracer: Option<&Tracer>) -> fmt::Result {
+    // Relaxed: statistics.
+    let count = |of: fn(&Tracer) -> &AtomicU64| {
+        tracer.map_or(0, |tracer| of(tracer).load(Ordering::Relaxed))
+    };
+    let sent = count(|tracer| &tracer.sent);
+    writer.counter("trace_spans_sent", "spans that the collector has taken", sent)?;
+    let help = "spans that did not reach the collector";
+    writer.counter("trace_spans_dropped", help, count(|tracer| &tracer.dropped))
 }
 
 /// Writes families of metrics.

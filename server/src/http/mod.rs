@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::traces::Tracer;
 
 pub mod accept;
 mod access;
@@ -80,6 +81,8 @@ pub struct App {
     pub turned_away: AtomicU64,
     /// Time from a query's head to its first rows.
     pub queries: Histogram,
+    /// Where traces go, when they are on.
+    pub tracer: Option<Arc<Tracer>>,
     /// The control runtime, for its pool of threads that may block.
     pub control: Handle,
     /// Cancelled when the server has been asked to stop.

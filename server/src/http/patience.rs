@@ -22,18 +22,21 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// often cost the loop a twentieth of its time.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// What `attempt` gives; while the ring is full it is made again when `has_room` says so.
+/// What `attempt` gives; while the ring is full it is made again when `has_room` says so. What
+/// `waiting` gives is kept for as long as that takes.
 ///
 /// # Errors
 /// The attempt's: [`Problem::RingFull`] only after [`PATIENCE`].
-pub async fn patiently<T>(
+pub async fn patiently<T, W>(
     mut attempt: impl FnMut() -> Result<T, Problem>,
     has_room: impl Fn() -> bool,
+    waiting: impl FnOnce() -> W,
 ) -> Result<T, Problem> {
     let first = attempt();
     if !matches!(first, Err(Problem::RingFull)) {
         return first;
     }
+    let _waiting = waiting();
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
         sleep(LOOK_EVERY).await;
@@ -63,7 +66,10 @@ mod tests {
             0 | 1 => Err(Problem::RingFull),
             _ => Ok("served"),
         };
-        assert!(matches!(patiently(attempt, has_room).await, Ok("served")));
+        let waits = Cell::new(0);
+        let waiting = || waits.set(waits.get() + 1);
+        assert!(matches!(patiently(attempt, has_room, waiting).await, Ok("served")));
+        assert_eq!(waits.get(), 1);
         // The first attempt, then one for each look that found room.
         assert_eq!((attempts.get(), looks.get()), (3, 5));
     }
@@ -71,7 +77,7 @@ mod tests {
     #[tokio::test]
     async fn a_ring_that_stays_full_refuses_after_a_while() {
         let began = Instant::now();
-        let outcome = patiently(|| Err::<(), _>(Problem::RingFull), || true).await;
+        let outcome = patiently(|| Err::<(), _>(Problem::RingFull), || true, || {}).await;
         assert!(matches!(outcome, Err(Problem::RingFull)));
         assert!(began.elapsed() >= PATIENCE);
     }
@@ -83,7 +89,7 @@ mod tests {
             attempts.set(attempts.get() + 1);
             Err::<(), _>(Problem::ShuttingDown)
         };
-        let outcome = patiently(attempt, || true).await;
+        let outcome = patiently(attempt, || true, || panic!("nobody waits")).await;
         assert!(matches!(outcome, Err(Problem::ShuttingDown)));
         assert_eq!(attempts.get(), 1);
     }

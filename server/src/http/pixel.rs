@@ -76,6 +76,7 @@ async fn receive(serving: &ServingLoop, peer: IpAddr, head: &Parts) -> Result<Re
     };
     let limits = &serving.app.config.http.limits;
     let attempt = || {
+        let _stage = serving.traces.stage("decode");
         serving.commit(&access, pairs_bound(query.len()), Mode::Whole, |decoder, out| {
             encode_pairs(decoder, pairs.iter().cloned(), &request, limits, out)
         })

@@ -27,6 +27,7 @@ use serde::Deserialize;
 use super::answer::{Problem, chain};
 use super::compress::{Coding, Packer};
 use super::{App, access, body};
+use crate::traces::{Stage, Trace, stage};
 
 /// Longest statement with its parameters.
 const BODY_MAX_BYTES: usize = 1 << 20;
@@ -52,6 +53,8 @@ pub async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Res
     };
     let tenant = access::reader(&head)?;
     let wanted = parse(&read(&app, body, &head.headers, BODY_MAX_BYTES).await?)?;
+    let trace = head.extensions.get::<Arc<Trace>>();
+    let planning_stage = stage(trace, "plan");
     let planning = Arc::clone(&app);
     let mut rows = planning
         .blocking(move |app| {
@@ -60,12 +63,16 @@ pub async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Res
             app.engine.query(request).map_err(failed)
         })
         .await?;
+    drop(planning_stage);
+    let first_rows = stage(trace, "first rows");
     rows.ready().await.map_err(failed)?;
+    drop(first_rows);
     app.queries.observe(began.elapsed());
 
     let encoder = Encoder::new(format, rows.schema()).map_err(failed)?;
     let packer = Packer::new(coding).map_err(|error| failed(unpacked(&error)))?;
-    let result = Rows { app, rows, encoding: Some((encoder, packer)) };
+    let stream_stage = stage(trace, "stream");
+    let result = Rows { app, rows, encoding: Some((encoder, packer)), _stage: stream_stage };
     let mut response = Response::new(Body::from_stream(stream::unfold(result, next)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
@@ -83,6 +90,8 @@ struct Rows {
     rows: QueryStream,
     /// `None` once the end has been written or the stream is broken.
     encoding: Option<(Encoder, Packer)>,
+    /// Ends, and the query's trace with it, when the client has everything or goes away.
+    _stage: Option<Stage>,
 }
 
 /// The next piece of the body, and what is left.

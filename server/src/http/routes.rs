@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::{delete, get, post};
 
 use super::answer::Problem;
@@ -11,9 +13,18 @@ use super::{
     App, admin, console, erase, exports, keys, listing, metrics, openapi, profile, query, stats,
     status,
 };
+use crate::traces::Trace;
 
 /// The router; every loop has its own.
 pub fn router(app: Arc<App>) -> Router {
+    let mut routes = routes();
+    if app.tracer.is_some() {
+        routes = routes.route_layer(from_fn(name_route));
+    }
+    routes.fallback(nothing).with_state(app)
+}
+
+fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/query", post(query::answer).fallback(only_post))
         .route("/v1/events", get(listing::answer))
@@ -43,8 +54,17 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(status::healthz).fallback(only_get))
         .route("/readyz", get(status::readyz).fallback(only_get))
         .route("/metrics", get(metrics::answer).fallback(only_get))
-        .fallback(nothing)
-        .with_state(app)
+}
+
+/// Tells the trace of a request, if it has one, which route answers it.
+async fn name_route(request: Request, next: Next) -> Response {
+    let extensions = request.extensions();
+    if let (Some(trace), Some(route)) =
+        (extensions.get::<Arc<Trace>>(), extensions.get::<MatchedPath>())
+    {
+        trace.set_route(route.as_str());
+    }
+    next.run(request).await
 }
 
 async fn only_post() -> Problem {

@@ -138,9 +138,11 @@ async fn receive_pixel(
     let access = known_sender(serving, peer, head).await?;
     let query = head.uri.query().unwrap_or_default();
     let pairs = parameters(query).collect::<Result<Vec<_>, Problem>>()?;
+    let stage = serving.traces.stage("decode");
     let read = read(serving, route, |decoder, how, assembly| {
         decoder.decode_pairs(pairs.into_iter(), how, assembly)
     })?;
+    drop(stage);
     let (_, decoded, ticket) = store(serving, peer, head, access, read).await?;
     serving.acknowledge(ticket, decoded.accepted, None).await?;
     Ok(answer::whole(StatusCode::OK, pixel::IMAGE, Bytes::from_static(&pixel::GIF)))

@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +42,7 @@ use super::connection::{Connection, LocalTasks, Patience, Streaming};
 use super::encoding::Room;
 use super::tls::{HTTP2, Tls};
 use super::{App, console, grace, guard, ingest, logs, pixel, routes, sdk};
+use crate::traces::{Recorder, Trace};
 
 /// How often a loop looks for connections that stand still. Their timeouts are rounded up to it.
 const TICK: Duration = Duration::from_secs(1);
@@ -109,6 +111,8 @@ pub struct ServingLoop {
     pub acks: Acks,
     /// What bodies may hold together.
     pub budget: Budget,
+    /// Which requests are traced.
+    pub traces: Recorder,
     router: axum::Router,
     builder: http1::Builder,
     builder2: http2::Builder<LocalTasks>,
@@ -161,6 +165,7 @@ impl ServingLoop {
             assembly: RefCell::default(),
             unpacked: RefCell::default(),
             budget: Budget::new(http.bodies_max_bytes / app.loops.len().max(1)),
+            traces: Recorder::new(app.tracer.clone()),
             router: routes::router(Arc::clone(&app)),
             builder,
             builder2: http2_builder(http.head_max_bytes),
@@ -201,9 +206,7 @@ impl ServingLoop {
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
-        let service = service_fn(move |request| async move {
-            Ok::<_, Infallible>(self.answer(connection, request).await)
-        });
+        let service = service_fn(move |request| self.respond(connection, request));
         connection.serve(&self.builder, stream, service).await;
     }
 
@@ -224,9 +227,26 @@ impl ServingLoop {
         let (serving, state) = (Rc::clone(self), Rc::clone(connection));
         let service = service_fn(move |request| {
             let (serving, request_state) = (Rc::clone(&serving), state.request());
-            async move { Ok::<_, Infallible>(serving.answer(&request_state, request).await) }
+            async move { serving.respond(&request_state, request).await }
         });
         connection.serve_http2(&self.builder2, stream, service).await;
+    }
+
+    /// Answers one request, and traces it if it is one of the sample.
+    async fn respond(
+        &self,
+        connection: &Rc<Connection>,
+        request: Request<Incoming>,
+    ) -> Result<Reply, Infallible> {
+        let trace = self.traces.begin(&request);
+        if let Some(trace) = &trace {
+            trace_route(trace, request.uri().path());
+        }
+        let answer = pin!(self.answer(connection, request));
+        Ok(match trace {
+            None => answer.await,
+            Some(trace) => Box::pin(self.traces.record(trace, answer)).await,
+        })
     }
 
     /// Answers one request.
@@ -265,6 +285,9 @@ impl ServingLoop {
                 return reply;
             }
         };
+        if let Some(trace) = self.traces.current() {
+            request.extensions_mut().insert(trace);
+        }
         // A router answers problems as answers; it has no errors.
         let mut response: Response<_> = match self.router.clone().call(request).await {
             Ok(response) => response,
@@ -336,6 +359,13 @@ fn http2_builder(head_max_bytes: usize) -> http2::Builder<LocalTasks> {
         .max_concurrent_streams(HTTP2_REQUESTS_MAX)
         .max_pending_accept_reset_streams(HTTP2_RESETS_MAX);
     builder
+}
+
+/// Tells a trace the route of a request that the loop answers itself.
+fn trace_route(trace: &Trace, path: &str) {
+    if matches!(path, ingest::PATH | pixel::PATH | logs::PATH) || sdk::route(path).is_some() {
+        trace.set_route(path);
+    }
 }
 
 /// Whether a request asks for events instead of bringing some.
