@@ -71,8 +71,14 @@ fn install(
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    #[cfg(feature = "console")]
+    let is_server = repeats.is_some();
     let lines = lines.with_filter(filter.and(repeats));
+    let subscriber = tracing_subscriber::registry().with(lines).with(tracer.map(work::layer));
+    // Commands beside a server would quarrel with it about the console's port.
+    #[cfg(feature = "console")]
+    let subscriber = subscriber.with(is_server.then(console_subscriber::spawn));
     // A second start (a test in the same process) keeps the first subscriber.
-    let _ = tracing_subscriber::registry().with(lines).with(tracer.map(work::layer)).try_init();
+    let _ = subscriber.try_init();
     Ok(())
 }
