@@ -3,7 +3,7 @@
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "linux") {
-        for function in ["malloc", "realloc"] {
+        for function in ["malloc", "calloc", "realloc", "free"] {
             println!("cargo:rustc-link-arg-bins=-Wl,--wrap={function}");
         }
     }

@@ -1,18 +1,20 @@
-//! Who goes first when a core is short: answers, then what comes after them and queries, then
-//! compaction.
+//! Who goes first when a core is short: answers, then what brings their events to the table, then
+//! whatever can wait, queries as well.
 //!
 //! A serving loop and its shard spend part of every batch waiting for the disk. The flusher and the
-//! roller run in these gaps, and no longer take turns with them as equals: with one core for all of
-//! it and `ack=disk` that is a tenth more requests a second.
+//! roller run in these gaps, and yield to them when all want a core at once. They must not yield as
+//! much as queries do: a query that never ends takes from them what they are short of, and with
+//! the weight of one it slowed a saturated machine to half of its events, at these numbers to three
+//! quarters.
 //!
-//! **Bounds.** They cannot starve: when the flusher's queue is full shards wait, rings fill and
-//! requests wait for room, which leaves the core to them. Compaction can, as long as all cores are
-//! busy: then small files stay for longer.
+//! **Bounds.** Flusher and roller cannot starve: when the queue is full shards wait, rings fill and
+//! requests wait for room, which leaves the core to them. What is behind the events can, as long as
+//! all cores are busy: small files stay for longer, and queries run into their timeout.
 
-/// Behind those that answer requests, as `nice` counts: one 28th of their weight.
-pub(crate) const BEHIND_ANSWERS: i32 = 15;
-/// Behind the flusher and the roller too: less than half of their weight.
-pub(crate) const BEHIND_ROLLS: i32 = 19;
+/// Behind those that answer requests, as `nice` counts: half of their weight.
+pub(crate) const BEHIND_ANSWERS: i32 = 3;
+/// Behind the flusher and the roller too: one 35th of their weight.
+pub(crate) const BEHIND_EVENTS: i32 = 19;
 
 /// Gives the calling thread the niceness `behind`. Linux keeps one for each thread; elsewhere the
 /// process has one, and is left as it is.

@@ -40,7 +40,7 @@ use crate::lake::{Checked, Location, RETENTION_MAX, Table};
 use crate::listing::{Lister, Signer, Tail};
 use crate::log::{Identity, Log};
 use crate::markers::Markers;
-use crate::niceness::{BEHIND_ANSWERS, BEHIND_ROLLS, step_behind};
+use crate::niceness::{BEHIND_ANSWERS, BEHIND_EVENTS, step_behind};
 use crate::problem::Problem;
 use crate::promoted::{Promoter, Promotion, TableColumns};
 use crate::query::Pool;
@@ -256,7 +256,7 @@ impl Engine {
             slice: Cell::new(Instant::now()),
         };
         self.spawn("compactor", move || {
-            step_behind(BEHIND_ROLLS);
+            step_behind(BEHIND_EVENTS);
             compactor.run();
         })
     }

@@ -49,7 +49,7 @@ pub use job::{ExportFile, ExportFormat, ExportRequest, Job, Status};
 use crate::WORK;
 use crate::engine::{Engine, Shared};
 use crate::error::{Error, chain};
-use crate::niceness::{BEHIND_ROLLS, step_behind};
+use crate::niceness::{BEHIND_EVENTS, step_behind};
 use crate::recovery::ids::now_micros;
 use job::Store;
 use run::Ended;
@@ -271,7 +271,7 @@ impl Engine {
         }
         let shared = Arc::downgrade(&self.shared);
         self.spawn("export", move || {
-            step_behind(BEHIND_ROLLS);
+            step_behind(BEHIND_EVENTS);
             work(&shared, &wakes);
         })
     }

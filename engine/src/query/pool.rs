@@ -6,7 +6,7 @@
 //!
 //! **Roles.** Any thread may call [`Pool::query`], which blocks until the query is planned.
 //! Each worker thread owns one connection. It goes behind the threads that answer requests and
-//! beside those that bring their events to DuckDB: queries that run for minutes on every core slow
+//! behind those that bring their events to DuckDB: queries that run for minutes on every core slow
 //! ingestion, but do not stop it.
 //!
 //! **Failure.** Dropping the pool refuses what waits, interrupts what runs and joins the threads.
@@ -20,7 +20,7 @@ use duckdb::Connection;
 
 use crate::config::QueryConfig;
 use crate::lake::Checked;
-use crate::niceness::{BEHIND_ANSWERS, step_behind};
+use crate::niceness::{BEHIND_EVENTS, step_behind};
 use crate::snapshot::Snapshot;
 
 use super::session::{Job, Session};
@@ -93,7 +93,7 @@ impl Pool {
                 .name(format!("query-{index}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
-                    step_behind(BEHIND_ANSWERS);
+                    step_behind(BEHIND_EVENTS);
                     room::bound_this_thread();
                     shared.work();
                 })?;
