@@ -14,18 +14,9 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ringlake_benches::records::REQUEST;
 use ringlake_event::generate::Generator;
-use ringlake_event::{
-    Decoded, Decoder, Limits, Mode, Record, Request, Source, Tenant, record_bound,
-};
-
-const REQUEST: Request<'static> = Request {
-    received_at: 1_769_860_800_000_000,
-    source: Source::Events,
-    tenant: Tenant::Open,
-    correct_clock: true,
-    sender: None,
-};
+use ringlake_event::{Decoded, Decoder, Limits, Mode, Record, record_bound};
 
 const SIZES: [(&str, usize); 4] =
     [("1KiB", 1 << 10), ("10KiB", 10 << 10), ("100KiB", 100 << 10), ("1MiB", 1 << 20)];

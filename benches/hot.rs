@@ -4,12 +4,11 @@
 //! server, and what four promoted columns add, one of them never there. Each flush goes into a table
 //! of its own. Non-goal: waiting, rolling, and the copy that a small flush into a table with rows costs.
 
-mod support;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ringlake_benches::records;
 use ringlake_engine::config::DuckDbConfig;
 use ringlake_engine::hot::{Database, HotAppender, rows_of};
 use ringlake_engine::promoted::{ColumnConfig, PromotedColumn, Promoter, Promotion, TableColumns};
@@ -23,7 +22,7 @@ fn append(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("hot_append");
     group.sample_size(10);
     for rows in [4_096_usize, 16_384, 49_152, 122_880, 131_072] {
-        let batches = support::batches(rows);
+        let batches = records::batches(rows);
         let columns = rows_of("0123456789ab", &batches).expect("the schema is the log's");
         appender.create("hot_1").expect("the table is new");
         appender.append("hot_1", &columns).expect("the rows fit the table");
@@ -67,7 +66,7 @@ fn promote(criterion: &mut Criterion) {
     let kinds = columns.map(|it| PromotedColumn { name: it.name, kind: it.kind });
     let table = TableColumns::new(kinds.to_vec());
     let mut promoter = Promoter::new(Arc::new(table), &promotion);
-    let rows = rows_of("0123456789ab", &support::batches(ROWS)).expect("the schema is the log's");
+    let rows = rows_of("0123456789ab", &records::batches(ROWS)).expect("the schema is the log's");
     let completed = promoter.complete(rows.clone()).expect("the rows have the built-in columns");
     let titles: usize =
         completed.iter().map(|rows| rows["title"].len() - rows["title"].null_count()).sum();

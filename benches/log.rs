@@ -4,12 +4,11 @@
 //! Group commit makes the small ones, so that they matter as much as the large one. Non-goal:
 //! building the batch. The `append` numbers depend on the disk, the `encode` numbers do not.
 
-mod support;
-
 use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ringlake_benches::records;
 use ringlake_engine::disk::RealDisk;
 use ringlake_engine::log::{FrameEncoder, Identity, Log};
 use ringlake_engine::schema::log_schema;
@@ -19,7 +18,7 @@ const ROWS: [usize; 4] = [1, 16, 64, 4_096];
 fn encode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("log_encode");
     for rows in ROWS {
-        let batch = support::batch(rows, 1).batch;
+        let batch = records::batch(rows, 1).batch;
         let mut encoder = FrameEncoder::new().expect("LZ4 is built in");
         let mut frame = Vec::new();
         encoder.encode(&batch, 0, 1, 1, &mut frame).expect("the batch is small");
@@ -38,7 +37,7 @@ fn encode(criterion: &mut Criterion) {
 fn append(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("log_append_synced");
     for rows in ROWS {
-        let batch = support::batch(rows, 1).batch;
+        let batch = records::batch(rows, 1).batch;
         let scratch = tempfile::tempdir().expect("there is room for a scratch directory");
         let mut log = Log::new(
             scratch.path().into(),

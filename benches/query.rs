@@ -5,11 +5,10 @@
 //! the latency of a large result, and the whole of a query with one row, which is the fixed cost
 //! of admission, checking and planning. Non-goal: DuckDB's own speed at filtering and grouping.
 
-mod support;
-
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ringlake_benches::records;
 use ringlake_engine::config::{DuckDbConfig, QueryConfig};
 use ringlake_engine::hot::{Database, HotAppender, rows_of};
 use ringlake_engine::query::format::{Encoder, Format};
@@ -36,7 +35,7 @@ impl Bench {
             HotAppender::new(&database, Arc::default()).expect("the database is open");
         appender.create("hot_1").expect("the table is new");
         let rows =
-            rows_of("0123456789ab", &[support::batch(BATCH, 1)]).expect("the schema is the log's");
+            rows_of("0123456789ab", &[records::batch(BATCH, 1)]).expect("the schema is the log's");
         for _ in 0..ROWS / BATCH {
             appender.append("hot_1", &rows).expect("the rows fit the table");
         }

@@ -6,14 +6,13 @@
 //! what a shard costs beside its log. Each batch is given up at the end instead of stored, which
 //! costs the same, so that its ids are new again; `dedup` measures a full table.
 
-mod support;
-
 use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ringlake_benches::records;
 use ringlake_dedup::{Dedup, Limits};
 use ringlake_engine::shard::Intake;
 
@@ -41,8 +40,8 @@ fn shard(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("shard");
     for (events, requests) in [(1_usize, 64_usize), (1_000, 8)] {
         let seeds = 0..requests as u64;
-        let records: Vec<_> = seeds.clone().map(|seed| support::record(events, seed)).collect();
-        let plain: Vec<_> = seeds.map(|seed| support::record_without_id(events, seed)).collect();
+        let records: Vec<_> = seeds.clone().map(|seed| records::record(events, seed)).collect();
+        let plain: Vec<_> = seeds.map(|seed| records::record_without_id(events, seed)).collect();
         let all = events * requests;
         group.throughput(Throughput::Elements(all as u64));
         let name = format!("{requests}_requests_of_{events}");

@@ -1,17 +1,28 @@
-//! Realistic records, shared by the benches of the stages behind the ring.
+//! Realistic records and batches, for the benches of the stages behind the ring and for the lab's
+//! counts of instructions.
 
 use ringlake_engine::hot::LogBatch;
 use ringlake_engine::shard::BatchBuilder;
 use ringlake_event::generate::Generator;
 use ringlake_event::{Decoder, Limits, Mode, Record, Request, Source, Tenant, record_bound};
 
+/// How they come in.
+pub const REQUEST: Request<'static> = Request {
+    received_at: 1_795_000_000_000_000,
+    source: Source::Events,
+    tenant: Tenant::Open,
+    correct_clock: true,
+    sender: None,
+};
+
 /// The ring record of one request of `events` generated events.
+#[must_use]
 pub fn record(events: usize, seed: u64) -> Vec<u8> {
     record_of(events, &body(events, seed))
 }
 
 /// The same, with the message id under a name that is no field.
-#[allow(dead_code, reason = "only the shard bench needs it")]
+#[must_use]
 pub fn record_without_id(events: usize, seed: u64) -> Vec<u8> {
     let text = String::from_utf8(body(events, seed)).expect("generated events are UTF-8");
     let name = "\"message_id\":";
@@ -19,7 +30,9 @@ pub fn record_without_id(events: usize, seed: u64) -> Vec<u8> {
     record_of(events, text.replace(name, "\"message_no\":").as_bytes())
 }
 
-fn body(events: usize, seed: u64) -> Vec<u8> {
+/// The body of that request, a line an event.
+#[must_use]
+pub fn body(events: usize, seed: u64) -> Vec<u8> {
     let mut generator = Generator::new(seed);
     let mut body = Vec::new();
     for _ in 0..events {
@@ -29,16 +42,9 @@ fn body(events: usize, seed: u64) -> Vec<u8> {
 }
 
 fn record_of(events: usize, body: &[u8]) -> Vec<u8> {
-    let request = Request {
-        received_at: 1_795_000_000_000_000,
-        source: Source::Events,
-        tenant: Tenant::Open,
-        correct_clock: true,
-        sender: None,
-    };
     let mut record = vec![0; record_bound(body.len())];
     let decoded = Decoder::new()
-        .decode(body, &request, &Limits::default(), Mode::Whole, &mut record)
+        .decode(body, &REQUEST, &Limits::default(), Mode::Whole, &mut record)
         .expect("generated events are valid");
     assert_eq!(decoded.accepted, events);
     record.truncate(decoded.record_len);
@@ -46,7 +52,7 @@ fn record_of(events: usize, body: &[u8]) -> Vec<u8> {
 }
 
 /// A durable batch of `events` generated events, numbered from `first`.
-#[allow(dead_code, reason = "not every bench needs batches")]
+#[must_use]
 pub fn batch(events: usize, first: i64) -> LogBatch {
     let record = record(events, 1);
     let mut builder = BatchBuilder::new();
@@ -57,7 +63,7 @@ pub fn batch(events: usize, first: i64) -> LogBatch {
 }
 
 /// `rows` generated events in batches of at most 8,192, as the shards make them.
-#[allow(dead_code, reason = "only the hot bench needs many batches")]
+#[must_use]
 pub fn batches(rows: usize) -> Vec<LogBatch> {
     (0..rows)
         .step_by(8_192)
