@@ -134,6 +134,12 @@ perf-smoke: bins
     "$perf" soak --minutes 0.05; \
     "$perf" report --output "{{target}}/perf-report.html"
 
+# Instructions of decode, ring, shard and log beside those of `perf/instructions.json`; a growth of more
+# than 3 % fails. `just instructions --record` writes the file: after a change that is meant to cost
+# more, or costs less, and with a new compiler. Needs valgrind.
+instructions *arguments: bins
+    "{{target}}/release/perf" instructions {{arguments}}
+
 # A case of the perf lab: `just perf bulk`, `just perf single --rounds 5 --save`.
 perf *arguments:
     cargo run --release --locked --package perf -- {{arguments}}

@@ -19,6 +19,7 @@
 //! | [`server`] | a `ringlake` process under test: start, measure, stop |
 //! | [`machine`] | what the figures were measured on |
 //! | [`compare`] | two commits in one case |
+//! | [`instructions`] | counts of the hot path, beside those recorded |
 //! | [`page`] | one HTML page over the saved runs |
 //! | [`profile`] | a flame graph of the server |
 //! | [`report`] | tables on the terminal, saved runs |
@@ -34,6 +35,7 @@ mod events;
 mod fresh;
 mod hostile;
 mod http;
+mod instructions;
 mod keys;
 mod latency;
 mod load;
@@ -91,6 +93,8 @@ enum Case {
     Query(query::Options),
     /// Two commits in one case, in turn: `perf compare A B -- bulk --alone`.
     Compare(compare::Options),
+    /// Instructions an event costs in decode, ring, shard and log, beside those recorded.
+    Instructions(instructions::Options),
     /// A flame graph of where a case's server spends its time: `perf flame bulk --alone`.
     Flame(profile::Options),
     /// The same of where its memory comes from.
@@ -107,6 +111,9 @@ enum Case {
     /// DuckDB alone of `query`, in a process of its own.
     #[command(hide = true)]
     DuckdbQuery(query::AloneOptions),
+    /// What `instructions` counts, in a process that callgrind runs.
+    #[command(hide = true)]
+    InstructionsCounted,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -124,6 +131,7 @@ fn main() -> anyhow::Result<()> {
         Case::Siege(options) => siege::run(&options),
         Case::Query(options) => query::run(&options),
         Case::Compare(options) => compare::run(&options),
+        Case::Instructions(options) => instructions::run(&options),
         Case::Flame(options) => profile::run(&options, What::Time),
         Case::Heap(options) => profile::run(&options, What::Memory),
         Case::Report(options) => page::run(&options),
@@ -131,5 +139,6 @@ fn main() -> anyhow::Result<()> {
         Case::Replay(options) => replay::run(&options),
         Case::DuckdbCopy(options) => bulk::reference::copy(&options),
         Case::DuckdbQuery(options) => query::serve(&options),
+        Case::InstructionsCounted => instructions::work(),
     }
 }
