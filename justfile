@@ -75,8 +75,10 @@ bench-smoke:
     cargo test --release --locked --workspace --bench '*'
 
 # Measures; `just bench --bench ring` for one file, `just bench --bench ring -- spsc` for some cases.
+# With `-- --save-baseline NAME` the figures are kept, with `-- --baseline NAME` compared with those.
 bench *arguments:
-    cargo bench --profile release --locked --package ringlake-benches {{arguments}}
+    case " {{arguments}}" in *" --bench "*) which=() ;; *) which=(--bench '*') ;; esac; \
+    cargo bench --profile release --locked --workspace "${which[@]}" {{arguments}}
 
 # Documentation; a broken link is an error.
 doc:
