@@ -58,7 +58,7 @@ pub fn binary() -> Result<PathBuf> {
     }
     if let Some(cargo) = std::env::var_os("CARGO") {
         let status = Command::new(cargo)
-            .args(["build", "--release", "--quiet", "--package", "ringlake"])
+            .args(["build", "--release", "--locked", "--package", "ringlake"])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
             .context("cargo build did not start")?;
