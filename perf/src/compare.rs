@@ -1,8 +1,10 @@
 //! Two commits in one case, round by round in turn, with an interval for each ratio.
 //!
-//! **Guarantees**: both are built from checkouts of their own with the same settings, and run under
+//! **Guarantees**: both are built from a checkout of their own with the same settings, and run under
 //! the same client, that of this program. The second round begins with the commit that the first one
-//! ended with, and so on, so that a drift of the machine meets both.
+//! ended with, and so on, so that a drift of the machine meets both. What is wrong with the command is
+//! said before anything is built. The checkout and what else lies in the temporary directory is gone
+//! in the end, unless a signal ends this program.
 //!
 //! **Not guaranteed**: that a case speaks of the change. Sides that are not ringlake are compared as
 //! well: when those differ, the machine did.
@@ -10,18 +12,20 @@
 //! **Algorithm**: the mean of the logarithms of the rounds' ratios, and its 95 % interval by
 //! Student's t.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, Parser as _};
+use serde_json::Value;
 
 use crate::bulk::count_as_f64;
 use crate::machine::Machine;
 use crate::page::runs;
 use crate::report::{aligned, median, number};
-use crate::{report, server};
+use crate::{Cli, report, server};
 
 /// 97.5 % points of Student's t for 1, 2, … degrees of freedom; beyond them the last one.
 const STUDENT: [f64; 30] = [
@@ -51,56 +55,115 @@ type Values = Vec<(String, String, f64)>;
 
 /// Builds both, runs them in turn and prints what differs.
 pub fn run(options: &Options) -> Result<()> {
-    for option in OURS {
-        let clash = options.case.iter().any(|argument| argument.starts_with(option));
-        ensure!(!clash, "{option} is not an option of the case here");
+    check(&options.case)?;
+    let commits = [&options.before, &options.after].map(|name| resolve(name));
+    let [before, after] = commits;
+    let (before, after) = (before?, after?);
+    ensure!(before != after, "{} and {} are the same commit", options.before, options.after);
+    if !git(&["status", "--porcelain"])?.is_empty() {
+        eprintln!("what is not committed is not compared");
     }
     let scratch = tempfile::Builder::new().prefix("perf-compare-").tempdir()?;
-    let before = build(&options.before, &scratch.path().join("before"))?;
-    let after = build(&options.after, &scratch.path().join("after"))?;
+    let tree = scratch.path().join("tree");
+    let name = tree.to_str().context("the temporary directory's name is not text")?;
+    git(&["clone", "--quiet", "--shared", "--no-checkout", ".", name])?;
+    let before = build(&before, &tree, &scratch.path().join("before"))?;
+    let after = build(&after, &tree, &scratch.path().join("after"))?;
+
     let csv = scratch.path().join("raw.csv");
     let mut rounds: Vec<(Values, Values)> = Vec::new();
     for round in 0..options.rounds {
-        eprintln!("round {} of {}", round + 1, options.rounds);
+        let once = |name: &str, binary: &Path| {
+            eprintln!("round {} of {}: {name}", round + 1, options.rounds);
+            once(&options.case, binary, &csv)
+        };
         if round % 2 == 0 {
-            let first = once(&options.case, &before, &csv)?;
-            rounds.push((first, once(&options.case, &after, &csv)?));
+            let first = once(&options.before, &before)?;
+            rounds.push((first, once(&options.after, &after)?));
         } else {
-            let first = once(&options.case, &after, &csv)?;
-            rounds.push((once(&options.case, &before, &csv)?, first));
+            let first = once(&options.after, &after)?;
+            rounds.push((once(&options.before, &before)?, first));
         }
     }
-    println!("{} against {}: {}", options.after, options.before, options.case.join(" "));
-    println!("{}, {} rounds\n", Machine::read().line(), options.rounds);
+    println!(
+        "before is {}, after is {}: {}",
+        options.before,
+        options.after,
+        options.case.join(" ")
+    );
+    println!("{}, {} rounds", Machine::read().line(), options.rounds);
+    println!("medians; ratio is after / before, from … to its 95 % interval\n");
     print!("{}", table(&rounds));
     Ok(())
 }
 
-/// The server of a commit, built in a checkout under the target directory that stays for next time.
-fn build(commit: &str, copy: &Path) -> Result<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let short = Command::new("git")
-        .args(["rev-parse", "--short", "--verify", &format!("{commit}^{{commit}}")])
-        .current_dir(here)
-        .output()?;
-    ensure!(short.status.success(), "{commit} is not a commit");
-    let short = String::from_utf8(short.stdout)?.trim().to_owned();
+/// Says what is wrong with a case before minutes go into building.
+fn check(case: &[String]) -> Result<()> {
+    for option in OURS {
+        let clash = case.iter().any(|argument| argument.starts_with(option));
+        ensure!(!clash, "{option} is not an option of the case here");
+    }
+    let command = ["perf"].into_iter().chain(case.iter().map(String::as_str));
+    let measures_a_server = Cli::try_parse_from(command)?.case.has_rounds_of_a_server();
+    ensure!(measures_a_server, "{} has no rounds that measure a server", case.join(" "));
+    Ok(())
+}
+
+/// The short name of a commit.
+fn resolve(name: &str) -> Result<String> {
+    git(&["rev-parse", "--quiet", "--short", "--verify", &format!("{name}^{{commit}}")])
+        .with_context(|| format!("{name} is not a commit"))
+}
+
+/// What git says in the repository of this program.
+fn git(arguments: &[&str]) -> Result<String> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output = Command::new("git")
+        .args(arguments)
+        .current_dir(top)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("git did not start")?;
+    ensure!(output.status.success(), "git {} ended with {}", arguments.join(" "), output.status);
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// The server of a commit, built in `tree` with this program's target directory.
+///
+/// cargo calls a package by its place in the workspace, not by that of the checkout, and believes the
+/// times of its files. Therefore the tree is new, so that nothing in it is older than what was built
+/// before; it lies outside of the target directory, where cargo would look for the files of the first
+/// checkout; and our packages have another profile there, so that ours are not replaced by theirs.
+fn build(commit: &str, tree: &Path, copy: &Path) -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let release = program.parent().context("this program lies nowhere")?;
     let target = release.parent().context("this program lies in no target directory")?;
-    let tree = target.join("compare").join(&short);
-    if !tree.exists() {
-        let tree = tree.to_str().context("the target directory's name is not text")?;
-        done(Command::new("git").args(["worktree", "add", "--detach", tree, &short]), here)?;
-    }
-    eprintln!("building {short}");
+    eprintln!("building {commit}");
+    done(Command::new("git").args(["checkout", "--quiet", "--detach", commit]), tree)?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["build", "--release", "--locked", "--package", "ringlake", "--target-dir"]);
+    let mut command = Command::new(&cargo);
+    command.args(["build", "--release", "--locked", "--package", "ringlake"]);
+    for package in packages(&cargo, tree)? {
+        // The same code without lines of it.
+        command.args(["--config", &format!("profile.release.package.{package}.debug=false")]);
+    }
     // Of the dependencies nothing is built twice; the next build of cargo brings our binary back.
-    done(command.arg(target), &tree)?;
+    done(command.arg("--target-dir").arg(target), tree)?;
     fs::copy(release.join("ringlake"), copy)?;
     Ok(copy.to_owned())
+}
+
+/// Names of the packages of the workspace in `tree`.
+fn packages(cargo: &OsStr, tree: &Path) -> Result<Vec<String>> {
+    let output = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(tree)
+        .output()?;
+    ensure!(output.status.success(), "cargo metadata ended with {}", output.status);
+    let metadata: Value = serde_json::from_slice(&output.stdout)?;
+    let packages = metadata["packages"].as_array().context("a workspace has packages")?;
+    let names = packages.iter().filter_map(|package| package["name"].as_str());
+    Ok(names.map(str::to_owned).collect())
 }
 
 fn done(command: &mut Command, directory: &Path) -> Result<()> {

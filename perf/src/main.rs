@@ -95,7 +95,7 @@ enum Case {
     Compare(compare::Options),
     /// Instructions an event costs in decode, ring, shard and log, beside those recorded.
     Instructions(instructions::Options),
-    /// A flame graph of where a case's server spends its time: `perf flame bulk --alone`.
+    /// A flame graph of where a case's server spends its time: `perf flame bulk --alone --rounds 1`.
     Flame(profile::Options),
     /// The same of where its memory comes from.
     Heap(profile::Options),
@@ -114,6 +114,31 @@ enum Case {
     /// What `instructions` counts, in a process that callgrind runs.
     #[command(hide = true)]
     InstructionsCounted,
+}
+
+impl Case {
+    /// Whether rounds of it measure a server, and nothing of this program.
+    fn has_rounds_of_a_server(&self) -> bool {
+        match self {
+            Case::Bulk(_)
+            | Case::Single(_)
+            | Case::Latency(_)
+            | Case::Fresh(_)
+            | Case::Hostile(_)
+            | Case::Keys(_)
+            | Case::Peers(_)
+            | Case::Scale(_)
+            | Case::Siege(_)
+            | Case::Query(_)
+            | Case::Replay(_) => true,
+            // One load, or a table of another kind.
+            Case::Soak(_) | Case::Crash(_) => false,
+            // The ring and what is counted are parts of this program.
+            Case::Ring(_) | Case::Instructions(_) | Case::InstructionsCounted => false,
+            Case::Compare(_) | Case::Flame(_) | Case::Heap(_) | Case::Report(_) => false,
+            Case::DuckdbCopy(_) | Case::DuckdbQuery(_) => false,
+        }
+    }
 }
 
 fn main() -> anyhow::Result<()> {
