@@ -68,28 +68,40 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Case {
     /// A file of events over HTTP to a Delta commit, beside DuckDB's own loader.
+    #[command(after_long_help = include_str!("../cases/bulk/README.md"))]
     Bulk(bulk::Options),
     /// One event a request over 64 kept-alive connections, beside nginx.
+    #[command(after_long_help = include_str!("../cases/single/README.md"))]
     Single(single::Options),
     /// Latencies of an open loop at 10, 50 and 80 % of the measured maximum.
+    #[command(after_long_help = include_str!("../cases/latency/README.md"))]
     Latency(latency::Options),
     /// How long after its acknowledgement an event is seen by SQL, under load.
+    #[command(after_long_help = include_str!("../cases/fresh/README.md"))]
     Fresh(fresh::Options),
     /// What ingestion loses beside queries that want everything.
+    #[command(after_long_help = include_str!("../cases/hostile/README.md"))]
     Hostile(hostile::Options),
     /// What keys and limits cost, and what wrong keys do to those who have a right one.
+    #[command(after_long_help = include_str!("../cases/keys/README.md"))]
     Keys(keys::Options),
     /// The ring beside rtrb, crossbeam's ArrayQueue and its channel, with the same records.
+    #[command(after_long_help = include_str!("../cases/ring/README.md"))]
     Ring(ring::Options),
     /// The same events into ClickHouse's engine, a thousand at a time.
+    #[command(after_long_help = include_str!("../cases/peers/README.md"))]
     Peers(peers::Options),
     /// Does anything grow in half an hour at 60 % of the maximum?
+    #[command(after_long_help = include_str!("../cases/soak/README.md"))]
     Soak(soak::Options),
     /// Rate and memory with more ids, more tenants, larger events, more shards.
+    #[command(after_long_help = include_str!("../cases/scale/README.md"))]
     Scale(scale::Options),
     /// What normal load notices of clients that hold on to all they can get.
+    #[command(after_long_help = include_str!("../cases/siege/README.md"))]
     Siege(siege::Options),
     /// SQL over HTTP beside DuckDB alone on the same Parquet files.
+    #[command(after_long_help = include_str!("../cases/query/README.md"))]
     Query(query::Options),
     /// Two commits in one case, in turn: `perf compare A B -- bulk --alone`.
     Compare(compare::Options),
@@ -102,8 +114,10 @@ enum Case {
     /// Writes one HTML page over the saved runs.
     Report(page::Options),
     /// Is anything lost or doubled that was acknowledged, whatever happens to the process?
+    #[command(after_long_help = include_str!("../cases/crash/README.md"))]
     Crash(crash::Options),
     /// A start on 5 GB of log, none of which is in the table.
+    #[command(after_long_help = include_str!("../cases/replay/README.md"))]
     Replay(replay::Options),
     /// The reference of `bulk`, in a process of its own.
     #[command(hide = true)]
