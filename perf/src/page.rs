@@ -90,7 +90,7 @@ fn section(page: &mut String, run: &Run) {
     if !run.verdicts.is_empty() {
         page.push_str("<ul>");
         for verdict in &run.verdicts {
-            let class = if verdict.contains(", ok (") { "ok" } else { "below" };
+            let class = if verdict.contains(", ok (") { "ok" } else { "missed" };
             let _ = write!(page, "<li class=\"{class}\">{}</li>", escaped(verdict));
         }
         page.push_str("</ul>\n");
@@ -188,7 +188,7 @@ section { border-top: 1px solid var(--line); margin-top: 32px; }
 svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 svg .soft { fill: var(--soft); } svg .grid { stroke: var(--line); }
 ul { list-style: none; padding: 0; } li.ok::before { content: \"\\2713  \"; color: #009e73; }
-li.below::before { content: \"\\2717  \"; color: #d55e00; }
+li.missed::before { content: \"\\2717  \"; color: #d55e00; }
 pre { overflow-x: auto; font-size: 12px; } .small { color: var(--soft); font-size: 12px; }
 </style></head><body><main>
 ";

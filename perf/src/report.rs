@@ -198,7 +198,7 @@ pub fn save(case: &str, machine: &Machine, text: &str, csv: &str) -> Result<Path
 /// One line that says whether a limit holds.
 #[must_use]
 pub fn verdict(what: &str, value: &str, limit: &str, holds: bool) -> String {
-    format!("{what}: {value}, {} ({limit})", if holds { "ok" } else { "below" })
+    format!("{what}: {value}, {} ({limit})", if holds { "ok" } else { "missed" })
 }
 
 /// The middle value, or the mean of the two middle ones; zero when there is none.

@@ -22,10 +22,8 @@ use crate::events;
 use crate::machine::Machine;
 use crate::report::{Column, Report, number, verdict};
 use crate::server;
-use crate::trial::{Common, Trial};
+use crate::trial::{CORE, Common, Trial};
 
-/// The server's core; wrk takes the next one.
-const CORE: usize = 0;
 /// Distinct events that are sent in turn.
 const EVENTS: usize = 1_000;
 /// Of the generator.
@@ -72,8 +70,10 @@ pub fn run(options: &Options) -> Result<()> {
     let load = load(scratch.path(), options)?;
 
     let title = format!(
-        "one event a request, {} connections, {} s a side, server on core 0, wrk on core 1",
-        options.connections, options.seconds,
+        "one event a request, {} connections, {} s a side, server on core {CORE}, wrk on core {}",
+        options.connections,
+        options.seconds,
+        CORE + 1,
     );
     let mut report = Report::new("single", title, &COLUMNS);
     for round in 1..=options.rounds {

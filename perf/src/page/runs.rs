@@ -72,7 +72,10 @@ impl Run {
         let command = readme.lines().find_map(|line| line.strip_prefix('`')?.strip_suffix('`'));
         let text = readme.split("```text\n").nth(1).and_then(|rest| rest.split("```").next());
         let text = text.unwrap_or_default();
-        let judges = |line: &&str| line.contains(", ok (") || line.contains(", below (");
+        // Older runs say "below" of what is missed.
+        let judges = |line: &&str| {
+            [", ok (", ", missed (", ", below ("].iter().any(|word| line.contains(word))
+        };
         let (columns, lines) = table(&fs::read_to_string(folder.join("raw.csv"))?);
         let curves = fs::read_to_string(folder.join("percentiles.csv"));
         Ok(Run {
