@@ -7,6 +7,8 @@
 
 mod flame;
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -37,10 +39,20 @@ pub enum What {
 }
 
 impl What {
-    fn event(self) -> &'static str {
+    /// As Linux' `perf` is told. Faults are counted out: at so many a second, those of a moment in
+    /// which the process grows fast would weigh less than others.
+    fn options(self) -> &'static str {
         match self {
-            What::Time => "cpu-clock",
-            What::Memory => "page-faults",
+            What::Time => "--event cpu-clock --freq 199",
+            What::Memory => "--event page-faults --count 16",
+        }
+    }
+
+    /// What a sample stands for.
+    fn sample(self) -> &'static str {
+        match self {
+            What::Time => "time on a processor, 199 samples a second",
+            What::Memory => "memory touched for the first time, a sample every 16 page faults",
         }
     }
 }
@@ -52,10 +64,17 @@ pub fn run(options: &Options, what: What) -> Result<()> {
         found.is_ok_and(|status| status.success()),
         "Linux' perf is not installed: apt-get install linux-perf"
     );
+    ensure!(
+        !options.case.iter().any(|argument| argument == "--save"),
+        "a case that is sampled is slower: its figures are not to be kept"
+    );
+    let cannot_write = || format!("cannot write {}", options.output.display());
+    // Before the case takes its minutes.
+    let mut picture = File::create(&options.output).with_context(cannot_write)?;
     let scratch = tempfile::Builder::new().prefix("perf-profile-").tempdir()?;
     let status = Command::new(std::env::current_exe()?)
         .args(&options.case)
-        .env(server::SAMPLED, what.event())
+        .env(server::SAMPLED, what.options())
         .env(server::SAMPLES, scratch.path())
         .status()?;
     ensure!(status.success(), "{} ended with {status}", options.case.join(" "));
@@ -72,11 +91,11 @@ pub fn run(options: &Options, what: What) -> Result<()> {
     }
     ensure!(
         tree.samples() > 0,
-        "nothing was sampled: may this user sample? (kernel.perf_event_paranoid)"
+        "nothing was sampled: does the case start a server, and may this user sample \
+         (sysctl kernel.perf_event_paranoid)?"
     );
-    let title = format!("{} of the server through {}", what.event(), options.case.join(" "));
-    std::fs::write(&options.output, tree.svg(&title))
-        .with_context(|| format!("cannot write {}", options.output.display()))?;
+    let title = format!("{}: the server through {}", what.sample(), options.case.join(" "));
+    picture.write_all(tree.svg(&title).as_bytes()).with_context(cannot_write)?;
     println!("{} samples in {}", tree.samples(), options.output.display());
     Ok(())
 }

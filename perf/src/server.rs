@@ -26,7 +26,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Names the server to use instead of the one beside this program.
 pub const BINARY: &str = "PERF_LAB_SERVER";
 
-/// Names the event of Linux' `perf` with which every server is sampled, …
+/// Holds the options of Linux' `perf` with which every server is sampled, …
 pub const SAMPLED: &str = "PERF_LAB_SAMPLED";
 /// … and the folder for what it finds.
 pub const SAMPLES: &str = "PERF_LAB_SAMPLES";
@@ -196,12 +196,12 @@ impl Drop for Server {
 
 /// Samples a process when the environment asks for it.
 fn sampler(process: u32) -> Result<Option<Child>> {
-    let (Some(event), Some(folder)) = (std::env::var_os(SAMPLED), std::env::var_os(SAMPLES)) else {
+    let (Ok(options), Some(folder)) = (std::env::var(SAMPLED), std::env::var_os(SAMPLES)) else {
         return Ok(None);
     };
     let sampler = Command::new("perf")
-        .args(["record", "--quiet", "--freq", "199", "--call-graph", "dwarf,16384", "--event"])
-        .arg(event)
+        .args(["record", "--quiet", "--call-graph", "dwarf,16384"])
+        .args(options.split(' '))
         .args(["--pid", &process.to_string(), "--output"])
         .arg(Path::new(&folder).join(format!("{process}.data")))
         .stdout(Stdio::null())
