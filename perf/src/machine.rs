@@ -26,7 +26,8 @@ impl Machine {
     /// Reads all of it.
     #[must_use]
     pub fn read() -> Machine {
-        let commit = output("git", &["describe", "--always", "--dirty", "--exclude=*"]);
+        let here = env!("CARGO_MANIFEST_DIR");
+        let commit = output("git", &["-C", here, "describe", "--always", "--dirty", "--exclude=*"]);
         Machine {
             cpu: cpu_model().unwrap_or_else(|| "unknown".to_owned()),
             cores: thread::available_parallelism().map_or(0, usize::from),
