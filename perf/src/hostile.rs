@@ -79,9 +79,9 @@ pub fn run(options: &Options) -> Result<()> {
     for (name, _) in STATEMENTS {
         let side = format!("1 {name}");
         let ratio = report.median(&side, RATIO);
-        let limit = format!("at least {RATIO_MIN} of the rate without");
-        let holds = ratio >= RATIO_MIN;
-        report.note(verdict(&format!("beside {side}"), &number(ratio, 2), &limit, holds));
+        let value = format!("{} of the rate without", number(ratio, 2));
+        let (limit, holds) = (format!("at least {RATIO_MIN}"), ratio >= RATIO_MIN);
+        report.note(verdict(&format!("events/s beside {side}"), &value, &limit, holds));
     }
     report.note("lost: 0, as counted after every round".to_owned());
     report.finish(&lab.machine, loads.common.save)

@@ -94,13 +94,14 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     let rate = report.median(WITH_KEYS, RATIO);
-    let limit = format!("at least {RATE_MIN} of open mode");
-    report.note(verdict("rate with keys and limits", &number(rate, 3), &limit, rate >= RATE_MIN));
+    let (value, limit) =
+        (format!("{} of open mode", number(rate, 3)), format!("at least {RATE_MIN}"));
+    report.note(verdict("rate with keys and limits", &value, &limit, rate >= RATE_MIN));
     for side in [SAME, OTHERS] {
         let ratio = report.median(side, RATIO);
-        let limit = format!("at most {P99_MAX} times that alone");
+        let value = format!("{} times that alone", number(ratio, 2));
         let what = format!("p99 beside wrong keys from the {side}");
-        report.note(verdict(&what, &number(ratio, 2), &limit, ratio <= P99_MAX));
+        report.note(verdict(&what, &value, &format!("at most {P99_MAX}"), ratio <= P99_MAX));
     }
     report.finish(&lab.machine, loads.common.save)
 }

@@ -95,7 +95,7 @@ pub fn run(options: &Options) -> Result<()> {
     let hot = table::heat(server.address(), options.seed)?;
 
     let title = format!(
-        "{} events in {} Parquet files, {hot} hot ones on top, {} threads",
+        "{} events in Parquet (files: {}), {hot} hot ones on top, DuckDB's threads: {}",
         number(count_as_f64(filled.events), 0),
         filled.files.len(),
         options.threads,

@@ -99,8 +99,8 @@ impl Report {
         self.lines.iter().filter(|line| line.side == side).map(|line| line.values[index]).collect()
     }
 
-    /// The table: rounds, then per side medians and spread ((largest − smallest) / median), then
-    /// the notes.
+    /// The table: rounds, then per side of several rounds medians and spread ((largest − smallest) /
+    /// median), then the notes.
     #[must_use]
     pub fn text(&self, machine: &Machine) -> String {
         let mut rows = vec![vec!["side".to_owned(), "round".to_owned()]];
@@ -112,6 +112,8 @@ impl Report {
                 sides.push(&line.side);
             }
         }
+        // Of one round they would say the same again.
+        sides.retain(|side| self.lines.iter().filter(|line| line.side == *side).count() > 1);
         for side in sides {
             let columns: Vec<Vec<f64>> =
                 (0..self.columns.len()).map(|index| self.values(side, index)).collect();

@@ -86,8 +86,8 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     let ratio = report.median(BESIEGED, RATIO);
-    let limit = format!("at most {P99_MAX} times that alone");
-    report.note(verdict("p99 besieged", &number(ratio, 2), &limit, ratio <= P99_MAX));
+    let value = format!("{} times that alone", number(ratio, 2));
+    report.note(verdict("p99 besieged", &value, &format!("at most {P99_MAX}"), ratio <= P99_MAX));
     let peak = report.maximum(BESIEGED, PEAK);
     let limit = format!("under {PEAK_MAX_MB} MB");
     report.note(verdict("peak resident MB", &number(peak, 0), &limit, peak < PEAK_MAX_MB));
