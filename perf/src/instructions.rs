@@ -9,9 +9,9 @@
 //! **Not guaranteed**: that fewer instructions take less time. Misses of the caches, system calls and
 //! waiting are not counted. Another compiler or C library counts otherwise: then nothing is judged.
 //!
-//! **Algorithm**: this program starts itself under `valgrind --tool=callgrind`, which collects inside
-//! of [`counted`] only and writes one file at each return from it. Code that chooses by processor
-//! feature sees AVX2 at most, on every machine that has it.
+//! **Algorithm**: this program starts itself under `valgrind --tool=callgrind` for each piece of work,
+//! which collects inside of [`counted`] only. Code that chooses by processor feature sees AVX2 at
+//! most, on every machine that has it.
 //!
 //! | module | is |
 //! |---|---|
@@ -35,7 +35,7 @@ use crate::report::{aligned, number};
 
 /// Growth of one of the counts that fails, in percent.
 const GROWTH_MAX: f64 = 3.0;
-/// As callgrind names the function. It takes no pattern for the files that it is to write.
+/// As callgrind names the function.
 const COUNTED: &str = "perf::instructions::counted";
 /// Of the build that CI counts: others choose other features.
 const RECORD: &str = "just instructions --record";
@@ -46,6 +46,10 @@ pub struct Options {
     /// Write the counts into perf/instructions.json instead of comparing them with it.
     #[arg(long)]
     record: bool,
+    /// Keep what callgrind wrote in this folder, a file for each piece of work, for
+    /// `callgrind_annotate` and KCachegrind.
+    #[arg(long)]
+    profiles: Option<PathBuf>,
 }
 
 /// Instructions an event, by the name of the work.
@@ -59,7 +63,10 @@ pub fn run(options: &Options) -> Result<()> {
         found.is_ok_and(|status| status.success()),
         "valgrind is not installed: apt-get install valgrind"
     );
-    let instructions = count()?;
+    let scratch = tempfile::Builder::new().prefix("perf-instructions-").tempdir()?;
+    let folder = options.profiles.as_deref().unwrap_or(scratch.path());
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let instructions = count(folder)?;
     let conditions = conditions()?;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.json");
     if options.record {
@@ -88,46 +95,51 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Runs all work under callgrind.
-fn count() -> Result<Counts> {
-    let scratch = tempfile::Builder::new().prefix("perf-instructions-").tempdir()?;
-    let out = scratch.path().join("out");
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--quiet", "--collect-atstart=no"])
-        .arg(format!("--toggle-collect={COUNTED}"))
-        .arg(format!("--dump-after={COUNTED}"))
-        .arg(format!("--callgrind-out-file={}", out.display()))
-        .arg(std::env::current_exe()?)
-        .arg("instructions-counted")
-        .stderr(Stdio::inherit())
-        .output()?;
-    ensure!(output.status.success(), "callgrind ended with {}", output.status);
+/// `perf instructions-counted`, the process that callgrind runs.
+#[derive(Debug, Args)]
+pub struct Counted {
+    /// Name of the work.
+    work: String,
+}
+
+/// Runs all work under callgrind, whose files go into `folder`.
+fn count(folder: &Path) -> Result<Counts> {
     let mut counts = Counts::new();
-    for (index, line) in String::from_utf8(output.stdout)?.lines().enumerate() {
-        let (events, name) = line.split_once(' ').context("a line is a count and a name")?;
-        let part = PathBuf::from(format!("{}.{}", out.display(), index + 1));
-        let each = collected(&part)? / events.parse::<f64>()?;
-        counts.insert(name.to_owned(), (each * 10.0).round() / 10.0);
+    for (name, _) in work::ALL {
+        let file = folder.join(format!("{name}.callgrind"));
+        let output = Command::new("valgrind")
+            .args(["--tool=callgrind", "--quiet", "--collect-atstart=no"])
+            .arg(format!("--toggle-collect={COUNTED}"))
+            .arg(format!("--callgrind-out-file={}", file.display()))
+            .arg(std::env::current_exe()?)
+            .args(["instructions-counted", name])
+            .stderr(Stdio::inherit())
+            .output()?;
+        ensure!(output.status.success(), "{name} under callgrind ended with {}", output.status);
+        let events: f64 = String::from_utf8(output.stdout)?.trim().parse()?;
+        // More digits would say what differs between two runs.
+        counts.insert(name.to_owned(), (collected(&file)? / events * 10.0).round() / 10.0);
     }
     Ok(counts)
 }
 
-/// What callgrind collected until it wrote the file.
-fn collected(part: &Path) -> Result<f64> {
-    let text = fs::read_to_string(part).context("callgrind did not see the function")?;
+/// What callgrind has collected.
+fn collected(file: &Path) -> Result<f64> {
+    let text = fs::read_to_string(file).context("callgrind wrote nothing")?;
     let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
     let total: u64 = total.context("a file of callgrind has a total")?.trim().parse()?;
-    ensure!(total > 0, "callgrind collected nothing");
+    ensure!(total > 0, "callgrind did not see {COUNTED}");
     Ok(count_as_f64(total))
 }
 
-/// Does all work, in the process that callgrind runs, and says what a count is to be divided by.
-pub fn work() -> Result<()> {
-    for Work { name, events, mut once } in work::all()? {
-        once()?;
-        counted(&mut *once)?;
-        println!("{events} {name}");
-    }
+/// Does a piece of work twice, the second time to be counted, and says what to divide the count by.
+pub fn be_counted(options: &Counted) -> Result<()> {
+    let named = work::ALL.iter().find(|(name, _)| *name == options.work);
+    let (_, prepare) = named.with_context(|| format!("no work is called {}", options.work))?;
+    let Work { events, mut once } = prepare()?;
+    once()?;
+    counted(&mut *once)?;
+    println!("{events}");
     Ok(())
 }
 
@@ -209,7 +221,8 @@ mod tests {
 
     #[test]
     fn all_work_can_be_done_twice() {
-        for Work { name, events, mut once } in work::all().unwrap() {
+        for (name, prepare) in work::ALL {
+            let Work { events, mut once } = prepare().unwrap();
             assert!(events > 0, "{name}");
             once().unwrap();
             counted(&mut *once).unwrap();

@@ -127,7 +127,7 @@ enum Case {
     DuckdbQuery(query::AloneOptions),
     /// What `instructions` counts, in a process that callgrind runs.
     #[command(hide = true)]
-    InstructionsCounted,
+    InstructionsCounted(instructions::Counted),
 }
 
 impl Case {
@@ -148,7 +148,7 @@ impl Case {
             // One load, or a table of another kind.
             Case::Soak(_) | Case::Crash(_) => false,
             // The ring and what is counted are parts of this program.
-            Case::Ring(_) | Case::Instructions(_) | Case::InstructionsCounted => false,
+            Case::Ring(_) | Case::Instructions(_) | Case::InstructionsCounted(_) => false,
             Case::Compare(_) | Case::Flame(_) | Case::Heap(_) | Case::Report(_) => false,
             Case::DuckdbCopy(_) | Case::DuckdbQuery(_) => false,
         }
@@ -178,6 +178,6 @@ fn main() -> anyhow::Result<()> {
         Case::Replay(options) => replay::run(&options),
         Case::DuckdbCopy(options) => bulk::reference::copy(&options),
         Case::DuckdbQuery(options) => query::serve(&options),
-        Case::InstructionsCounted => instructions::work(),
+        Case::InstructionsCounted(options) => instructions::be_counted(&options),
     }
 }

@@ -19,8 +19,10 @@ use ringlake_ring::ring;
 
 /// Seed of the first request; the others follow.
 const SEED: u64 = 1;
-/// Requests and their events: as beacons come, and as bulk clients send them.
-const SHAPES: [(u64, usize); 2] = [(1_000, 1), (4, 1_000)];
+/// Requests and their events, as beacons come …
+const SINGLE: (u64, usize) = (1_000, 1);
+/// … and as bulk clients send them.
+const BATCH: (u64, usize) = (4, 1_000);
 /// Records through the ring, of one event each.
 const RECORDS: u64 = 10_000;
 const RECORD_BYTES: usize = 420;
@@ -33,27 +35,27 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 
 /// A piece of work that can be done any number of times.
 pub struct Work {
-    /// What it is.
-    pub name: String,
     /// By which a count is divided.
     pub events: u64,
     /// Does it.
     pub once: Box<dyn FnMut() -> Result<()>>,
 }
 
-/// All of it, in the order of the data's way.
-pub fn all() -> Result<Vec<Work>> {
-    let mut all = Vec::new();
-    all.extend(SHAPES.map(|(requests, events)| decode(requests, events)));
-    all.push(through_ring());
-    all.extend(SHAPES.map(|(requests, events)| shard(requests, events)));
-    for (_, events) in SHAPES {
-        all.push(log(events)?);
-    }
-    Ok(all)
-}
+/// A name, and what prepares the work.
+type Named = (&'static str, fn() -> Result<Work>);
 
-fn decode(requests: u64, events: usize) -> Work {
+/// All of it, in the order of the data's way; the names are those of files too.
+pub const ALL: [Named; 7] = [
+    ("decode-1", || Ok(decode(SINGLE))),
+    ("decode-1000", || Ok(decode(BATCH))),
+    ("ring-1", || Ok(through_ring())),
+    ("shard-1", || Ok(shard(SINGLE))),
+    ("shard-1000", || Ok(shard(BATCH))),
+    ("log-1", || log(SINGLE.1)),
+    ("log-1000", || log(BATCH.1)),
+];
+
+fn decode((requests, events): (u64, usize)) -> Work {
     let bodies = seeds(requests).map(|seed| records::body(events, seed));
     let bodies: Vec<Vec<u8>> = bodies.collect();
     let longest = bodies.iter().map(Vec::len).max().unwrap_or(0);
@@ -68,7 +70,7 @@ fn decode(requests: u64, events: usize) -> Work {
         }
         Ok(())
     };
-    work("decode", requests, events, once)
+    work(requests, events, once)
 }
 
 fn through_ring() -> Work {
@@ -82,11 +84,11 @@ fn through_ring() -> Work {
         }
         Ok(())
     };
-    work("ring", RECORDS, 1, once)
+    work(RECORDS, 1, once)
 }
 
 /// Every event is new: a batch that is given up costs the same as one that is stored.
-fn shard(requests: u64, events: usize) -> Work {
+fn shard((requests, events): (u64, usize)) -> Work {
     let limits = ringlake_dedup::Limits {
         ids: NonZeroUsize::new(IDS).unwrap_or(NonZeroUsize::MIN),
         window: Duration::from_secs(86_400),
@@ -103,7 +105,7 @@ fn shard(requests: u64, events: usize) -> Work {
         ensure!(batch.num_rows() == rows, "{} of {rows} rows", batch.num_rows());
         Ok(())
     };
-    work("shard", requests, events, once)
+    work(requests, events, once)
 }
 
 /// Frames of so many rows, encoded, written and synced.
@@ -123,23 +125,13 @@ fn log(rows: usize) -> Result<Work> {
         ensure!(scratch.path().exists(), "the log's directory is gone");
         Ok(())
     };
-    Ok(work("log", FRAMES.unsigned_abs(), rows, once))
+    Ok(work(FRAMES.unsigned_abs(), rows, once))
 }
 
 fn seeds(requests: u64) -> std::ops::Range<u64> {
     SEED..SEED + requests
 }
 
-fn work(
-    stage: &str,
-    requests: u64,
-    events: usize,
-    once: impl FnMut() -> Result<()> + 'static,
-) -> Work {
-    let unit = if events == 1 { "event" } else { "events" };
-    Work {
-        name: format!("{stage}, {events} {unit} at a time"),
-        events: requests * events as u64,
-        once: Box::new(once),
-    }
+fn work(requests: u64, events: usize, once: impl FnMut() -> Result<()> + 'static) -> Work {
+    Work { events: requests * events as u64, once: Box::new(once) }
 }
