@@ -65,10 +65,10 @@ fn start_sql(config: &DuckDbConfig, table: &Path, temporary: &Path) -> String {
     let temporary = quote(&temporary.display().to_string());
     format!(
         "SET threads = {threads};
-         -- Eight more by default, which read files ahead. What they have read is freed by who asked
-         -- for it, and the allocator keeps it for the thread that reads the next: a scan of 20
-         -- million rows left 850 MB behind. The system reads ahead as well.
-         SET async_threads = 0;
+         -- Threads that read files ahead, eight by default. What they have read is freed by who
+         -- asked for it, and the allocator keeps it for the thread that reads the next: a scan of
+         -- 20 million rows left 850 MB behind. Without any, a recursive query waits for ever.
+         SET async_threads = 1;
          SET temp_directory = {temporary};
          SET max_temp_directory_size = {temp_max};
          -- Rolls do not read the hot tables, and who wants an order asks for it.
