@@ -374,8 +374,10 @@ fn a_query_that_has_the_memory_that_events_need_is_ended() {
     let mut client = Client::open(little);
     client.send_once_accepted();
     client.engine.flush().unwrap();
-    let sql = "WITH held AS MATERIALIZED (SELECT range, repeat('x', 1000) AS text FROM range(45000)) \
-               SELECT held.range FROM held, range(1000000)";
+    // About 45 MB, with a text of its own in each row.
+    let sql = "WITH held AS MATERIALIZED \
+               (SELECT range, repeat('x', 900 + range % 200) AS text FROM range(45000)) \
+               SELECT held.range, held.text FROM held, range(1000)";
     let mut held = client.engine.query(QueryRequest::new(sql)).unwrap();
     assert!(matches!(held.blocking_next(), Some(Ok(_))));
 
