@@ -107,7 +107,7 @@ impl Fixture {
 }
 
 /// A snapshot without files and hot tables.
-fn no_events() -> Arc<Snapshot> {
+pub(super) fn no_events() -> Arc<Snapshot> {
     Arc::new(Snapshot {
         version: 0,
         files: Arc::from([]),
@@ -116,7 +116,7 @@ fn no_events() -> Arc<Snapshot> {
     })
 }
 
-fn read(mut stream: QueryStream) -> Result<Vec<RecordBatch>, QueryError> {
+pub(super) fn read(mut stream: QueryStream) -> Result<Vec<RecordBatch>, QueryError> {
     std::iter::from_fn(|| stream.blocking_next()).collect()
 }
 
