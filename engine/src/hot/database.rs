@@ -76,7 +76,6 @@ fn start_sql(config: &DuckDbConfig, table: &Path, temporary: &Path) -> String {
          -- In memory a checkpoint only rewrites row groups, at the cost of the append that
          -- happens to trigger it: with the default of 16 MB, every one of about 32 K rows.
          SET checkpoint_threshold = '1TB';
-         SET parquet_metadata_cache = true;
          SET allow_community_extensions = false;
          -- The bundled build has no ICU: its TIMESTAMPTZ now() does not take part in arithmetic.
          CREATE MACRO now() AS get_current_timestamp()::TIMESTAMP;
