@@ -29,6 +29,12 @@ pub fn keep_memory_for_the_next_roll() {
     unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, PURGE_DELAY_MS) };
 }
 
+/// Gives free memory back now: all of the calling thread, and all that no thread has.
+pub fn give_back() {
+    // SAFETY: works on the calling thread's heap, and on what is shared as an allocation does.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
 /// What the linker puts in the place of C's functions, for C and C++.
 #[cfg(target_os = "linux")]
 mod for_duckdb {

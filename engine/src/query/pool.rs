@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use duckdb::Connection;
@@ -32,6 +33,8 @@ use super::{QueryError, QueryRequest, QueryStream, lock, room};
 /// DuckDB parses and plans by recursion on the worker's stack. Only pages that are used cost
 /// memory; its own depth limits are reached well before this is.
 const STACK_BYTES: usize = 64 << 20;
+/// A worker that has had no query for this long gives back the memory that it keeps for the next.
+const REST: Duration = Duration::from_secs(5);
 
 /// Makes a connection to the engine's database.
 type Connect = Box<dyn Fn() -> duckdb::Result<Connection> + Send + Sync>;
@@ -219,7 +222,9 @@ impl Shared {
     /// A worker's life.
     fn work(&self) {
         let mut session = None;
-        while let Some(job) = self.next_job() {
+        let mut keeps = false;
+        while let Some(job) = self.next_job(keeps) {
+            keeps = true;
             let mut current = match session.take() {
                 Some(current) => current,
                 None => match (self.connect)() {
@@ -238,15 +243,16 @@ impl Shared {
         }
     }
 
-    /// Waits for a job; nothing when the pool closes.
-    fn next_job(&self) -> Option<Job> {
+    /// Waits for a job; nothing when the pool closes. A worker that `keeps` memory of its last query
+    /// gives it back after a while.
+    fn next_job(&self, mut keeps: bool) -> Option<Job> {
         let this = std::thread::current();
         let mut queue = lock(&self.queue);
         loop {
             if queue.closed {
                 return None;
             }
-            // Whoever wakes a worker takes it out first; a thread may also wake by itself.
+            // Whoever wakes a worker takes it off the list; a thread may also wake by itself.
             queue.asleep.retain(|other| other.id() != this.id());
             if let Some(job) = queue.jobs.pop_front() {
                 queue.idle -= 1;
@@ -254,7 +260,16 @@ impl Shared {
             }
             queue.asleep.push(this.clone());
             drop(queue);
-            std::thread::park();
+            if keeps {
+                let fell_asleep = Instant::now();
+                std::thread::park_timeout(REST);
+                if fell_asleep.elapsed() >= REST {
+                    room::give_back();
+                    keeps = false;
+                }
+            } else {
+                std::thread::park();
+            }
             queue = lock(&self.queue);
         }
     }
@@ -264,7 +279,7 @@ impl Shared {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::{Duration, Instant};
+    use std::thread::ThreadId;
 
     use super::super::tests::{no_events, read};
     use super::*;
@@ -291,5 +306,22 @@ mod tests {
             assert_eq!(read(stream).unwrap().len(), 1);
         }
         assert_eq!(connects.load(Ordering::Relaxed), 1);
+    }
+
+    static GAVE_BACK: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
+
+    #[test]
+    fn a_worker_that_rests_after_a_query_gives_its_memory_back() {
+        room::give_back_with(|| lock(&GAVE_BACK).push(std::thread::current().id()));
+        let config = QueryConfig { workers: 1, ..QueryConfig::default() };
+        let pool = Pool::start(config, Arc::default(), Connection::open_in_memory).unwrap();
+        let worker = pool.threads[0].thread().id();
+        let stream = pool.query(QueryRequest::new("SELECT 1"), no_events()).unwrap();
+        assert_eq!(read(stream).unwrap().len(), 1);
+        let began = Instant::now();
+        while !lock(&GAVE_BACK).contains(&worker) {
+            assert!(began.elapsed() < Duration::from_secs(120), "the worker keeps it");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
