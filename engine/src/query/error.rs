@@ -6,6 +6,10 @@ use std::time::Duration;
 pub(super) const DAMAGED_MARK: &str = "damaged file of the table: \"";
 /// How DuckDB begins when a page of a file cannot be decompressed; its path and a quote follow.
 const DUCKDB_MARK: &str = "Failed to read file \"";
+/// In place of DuckDB's words, which say "Allocation failure" or propose settings that are locked.
+const OUT_OF_MEMORY: &str = "Out of Memory Error: the query needs more than `duckdb.memory` and \
+    `duckdb.temp_max` leave it; lists and long texts have to fit into memory whole. Ask for fewer \
+    rows or columns, or raise the limits";
 
 /// A query that was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +97,7 @@ impl QueryError {
                 Self::failed(text)
             }
             "Permission" => Self::forbidden("the query reads something other than events"),
+            "Out of Memory" => Self::sql(OUT_OF_MEMORY),
             "" if matches!(error, duckdb::Error::DuckDBFailure(..)) => Self::failed(text),
             _ => {
                 let (message, position) = split_excerpt(&text, sql);
@@ -110,7 +115,7 @@ impl QueryError {
     /// The same error without what DuckDB may have quoted from a row: its class and its position.
     pub(super) fn without_data(self) -> Self {
         match self {
-            Self::Sql { message, position } => {
+            Self::Sql { message, position } if message != OUT_OF_MEMORY => {
                 let class = message.split_once(" Error:").map_or("Execution", |(class, _)| class);
                 let message = format!("{class} Error while reading rows; only admin keys see more");
                 Self::Sql { message, position }
@@ -177,7 +182,7 @@ fn position_of(excerpt: &str, sql: &str) -> Option<usize> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{plain, split_excerpt};
+    use super::*;
 
     fn position(text: &str, sql: &str) -> Option<usize> {
         split_excerpt(text, sql).1
@@ -213,6 +218,14 @@ mod tests {
         let text = r#"{"exception_type":"Not implemented","exception_message":"no \"x\""}"#;
         assert_eq!(plain(text.into()), "Not implemented Error: no \"x\"");
         assert_eq!(plain("Binder Error: {}".into()), "Binder Error: {}");
+    }
+
+    #[test]
+    fn a_tenant_is_told_that_memory_is_short_and_nothing_of_the_rows() {
+        let hidden = |message: &str| QueryError::sql(message).without_data().to_string();
+        assert_eq!(hidden(OUT_OF_MEMORY), OUT_OF_MEMORY);
+        let shown = hidden("Conversion Error: could not convert 'secret'");
+        assert!(shown.starts_with("Conversion Error") && !shown.contains("secret"), "{shown}");
     }
 
     #[test]

@@ -278,7 +278,8 @@ fn a_query_that_needs_too_much_memory_is_refused_as_such() {
     let sql = "SELECT list(range ORDER BY hash(range)) FROM range(50000000)";
     match fixture.run(sql) {
         Err(QueryError::Sql { message, .. }) => {
-            assert!(message.contains("Out of Memory"), "{message}")
+            assert!(message.starts_with("Out of Memory Error"), "{message}");
+            assert!(message.contains("`duckdb.memory`"), "{message}");
         }
         other => panic!("{:?}", other.map(|batches| rows(&batches))),
     }
