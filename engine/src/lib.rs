@@ -47,7 +47,6 @@ mod checked_json;
 mod compactor;
 mod error;
 mod markers;
-mod niceness;
 mod problem;
 mod readiness;
 mod retention;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use argon2::{Config, Variant, Version};
 use crossbeam_channel::{Receiver, Sender};
-use rustix::process::setpriority_process;
+use ringlake_niceness::Behind;
 use tokio::sync::oneshot;
 
 use crate::file::Error;
@@ -24,9 +24,6 @@ const WAITING_MAX: usize = 64;
 
 /// Clients wait that long for an answer; behind it their key would be hashed for nobody.
 const WAIT_MAX: Duration = Duration::from_secs(3);
-/// A tenth of the weight of a serving loop: when both want the same core all the time, a hash still
-/// takes a fraction of a second.
-const NICENESS: i32 = 10;
 
 /// One thread for four cores: hashing is rare, and the serving loops need the cores.
 fn threads() -> usize {
@@ -95,8 +92,7 @@ impl Verifier {
 }
 
 fn work(jobs: &Receiver<Job>) {
-    // Linux lowers this thread alone. Without it hashing works as well, and is felt more.
-    let _ = setpriority_process(None, NICENESS);
+    ringlake_niceness::step(Behind::Requests);
     for Job { record, secret, since, answer } in jobs {
         // Who does not wait any more needs no answer.
         if !answer.is_closed() && since.elapsed() < WAIT_MAX {

@@ -40,7 +40,6 @@ use crate::lake::{Checked, Location, RETENTION_MAX, Table};
 use crate::listing::{Lister, Signer, Tail};
 use crate::log::{Identity, Log};
 use crate::markers::Markers;
-use crate::niceness::{BEHIND_ANSWERS, BEHIND_EVENTS, step_behind};
 use crate::problem::Problem;
 use crate::promoted::{Promoter, Promotion, TableColumns};
 use crate::query::Pool;
@@ -52,6 +51,7 @@ use crate::snapshot::{HotTable, Snapshot, Snapshots};
 use crate::space::{self, Space};
 use crate::visitor::{self, Visitors};
 use crate::vital::Vital;
+use ringlake_niceness::Behind;
 
 /// Shards that can be configured. Delta keeps a number for each, `verify` a bitmap.
 const SHARDS_MAX: usize = 1_024;
@@ -191,7 +191,7 @@ impl Engine {
         };
         let sequences = committed.iter().map(|(shard, last)| (*shard, *last)).collect();
         self.spawn_vital("flusher", move || {
-            step_behind(BEHIND_ANSWERS);
+            ringlake_niceness::step(Behind::Answers);
             flusher.run(hot.table, sequences);
         })
     }
@@ -222,7 +222,7 @@ impl Engine {
             rolled: VecDeque::new(),
         };
         self.spawn_vital("roller", move || {
-            step_behind(BEHIND_ANSWERS);
+            ringlake_niceness::step(Behind::Answers);
             roller.run();
         })
     }
@@ -256,7 +256,7 @@ impl Engine {
             slice: Cell::new(Instant::now()),
         };
         self.spawn("compactor", move || {
-            step_behind(BEHIND_EVENTS);
+            ringlake_niceness::step(Behind::Events);
             compactor.run();
         })
     }

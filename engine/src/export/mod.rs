@@ -49,9 +49,9 @@ pub use job::{ExportFile, ExportFormat, ExportRequest, Job, Status};
 use crate::WORK;
 use crate::engine::{Engine, Shared};
 use crate::error::{Error, chain};
-use crate::niceness::{BEHIND_EVENTS, step_behind};
 use crate::recovery::ids::now_micros;
 use job::Store;
+use ringlake_niceness::Behind;
 use run::Ended;
 
 /// Jobs that wait for the one that runs.
@@ -271,7 +271,7 @@ impl Engine {
         }
         let shared = Arc::downgrade(&self.shared);
         self.spawn("export", move || {
-            step_behind(BEHIND_EVENTS);
+            ringlake_niceness::step(Behind::Events);
             work(&shared, &wakes);
         })
     }

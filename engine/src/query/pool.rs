@@ -22,8 +22,8 @@ use duckdb::Connection;
 
 use crate::config::QueryConfig;
 use crate::lake::Checked;
-use crate::niceness::{BEHIND_EVENTS, step_behind};
 use crate::snapshot::Snapshot;
+use ringlake_niceness::Behind;
 
 use super::session::{Job, Session};
 use super::stream::feed;
@@ -96,7 +96,7 @@ impl Pool {
                 .name(format!("query-{index}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
-                    step_behind(BEHIND_EVENTS);
+                    ringlake_niceness::step(Behind::Events);
                     room::bound_this_thread();
                     shared.work();
                 })?;
