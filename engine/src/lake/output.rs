@@ -21,7 +21,7 @@ use object_store::path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -45,6 +45,11 @@ const ROW_GROUP_BYTES: usize = 32 << 20;
 const UNIQUE: [&str; 4] = ["sequence", "message_id", "timestamp", "properties"];
 /// Rows read at a time to check the file.
 const CHECK_ROWS: usize = 65_536;
+
+/// Sorted within a tenant: differences take a third of the bits. zstd finds them too, but a query that
+/// looks at times then spends most of its own on unpacking: reading 2 million takes 20 ms instead of 65,
+/// and they are a seventh smaller.
+const ASCENDING: &str = "timestamp";
 
 /// How hard zstd tries.
 #[derive(Debug, Clone, Copy)]
@@ -199,6 +204,7 @@ fn properties(schema: &Schema, effort: Effort) -> Result<WriterProperties> {
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_sorting_columns(Some(sorted.to_vec()))
+        .set_column_encoding(ASCENDING.into(), Encoding::DELTA_BINARY_PACKED)
         // The ranges of the other columns prune nothing, comparing every text with the least and the
         // greatest is a sixth of a roll, and a footer should not keep people's names.
         .set_statistics_enabled(EnabledStatistics::None);

@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 
 use duckdb::Connection;
-use parquet::basic::{ConvertedType, LogicalType, TimeUnit};
+use parquet::basic::{ConvertedType, Encoding, LogicalType, TimeUnit};
 use parquet::file::metadata::ParquetMetaData;
 
 use super::*;
@@ -61,6 +61,20 @@ fn a_hot_table_becomes_one_sorted_file_a_day() {
         assert_eq!(unsorted, 0, "{}", file.date);
         assert_eq!(connection_rows(&connection, &local), file.rows);
     }
+}
+
+#[test]
+fn times_are_stored_as_differences() {
+    let (_data, location) = scratch();
+    location.create().unwrap();
+    let connection = hot_table("hot_1");
+    append(&connection, "hot_1", NODE, 0, "range(1, 1001) t(i)", 0);
+    let files = write_table(&connection, "hot_1", &location, NODE).unwrap();
+    let index = COLUMNS.iter().position(|column| column.name == "timestamp").unwrap();
+    let metadata = parquet_of(&location, &files[0]);
+    let encodings: Vec<Encoding> = metadata.row_group(0).column(index).encodings().collect();
+    assert!(encodings.contains(&Encoding::DELTA_BINARY_PACKED), "{encodings:?}");
+    assert!(!encodings.contains(&Encoding::PLAIN), "{encodings:?}");
 }
 
 fn connection_rows(connection: &Connection, local: &std::path::Path) -> u64 {
