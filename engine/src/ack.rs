@@ -75,16 +75,18 @@ struct Notes {
     held: BTreeSet<u64>,
     /// Single answers, taken by who asks. Bounded by [`ANSWERS_MAX`].
     answers: BTreeMap<u64, Outcome>,
+    /// A failure among the tickets up to this one had to make room. Who asks for one of them so late
+    /// is told that it failed: that may be wrong, and loses nothing.
+    doubtful: u64,
 }
 
-/// Failed ranges kept for requests that have not looked yet. A request looks as soon as its loop
-/// runs, so that only the newest few matter; the bound only guards against a disk that fails
-/// thousands of batches between two polls.
+/// Failed ranges kept for requests that have not looked yet; the oldest goes first, into
+/// [`Notes::doubtful`]. A request looks as soon as its loop runs, so that only the newest few matter.
 const FAILED_RANGES_MAX: usize = 4_096;
 
 /// Answers kept until somebody asks; the oldest goes first. Nobody asks for those of requests that
-/// did not want to wait or whose client has gone. Every connection of a loop waits for one at most,
-/// and looks as soon as the loop runs: this is more than the default of connections.
+/// did not want to wait or whose client has gone; who waits looks as soon as its loop runs. An answer
+/// that goes unheard costs the count of duplicates, or, a failure, what [`Notes::doubtful`] says.
 const ANSWERS_MAX: usize = 16_384;
 
 /// The shard's side.
@@ -150,8 +152,10 @@ impl Drop for Settler {
 
 impl Notes {
     fn answer(&mut self, ticket: u64, outcome: Outcome) {
-        if self.answers.len() == ANSWERS_MAX {
-            self.answers.pop_first();
+        if self.answers.len() == ANSWERS_MAX
+            && let Some((oldest, Err(NotDurable))) = self.answers.pop_first()
+        {
+            self.doubtful = self.doubtful.max(oldest);
         }
         self.answers.insert(ticket, outcome);
     }
@@ -161,8 +165,10 @@ impl Notes {
         while let Some((&ticket, _)) = self.answers.range(tickets.clone()).next() {
             self.answers.remove(&ticket);
         }
-        if self.failed.len() == FAILED_RANGES_MAX {
-            self.failed.pop_front();
+        if self.failed.len() == FAILED_RANGES_MAX
+            && let Some(oldest) = self.failed.pop_front()
+        {
+            self.doubtful = self.doubtful.max(*oldest.end());
         }
         self.failed.push_back(tickets);
     }
@@ -174,7 +180,8 @@ impl Notes {
             Noted::Held
         } else if let Some(answer) = self.answers.remove(&ticket) {
             Noted::Answer(answer)
-        } else if self.failed.iter().any(|range| range.contains(&ticket)) {
+        } else if ticket <= self.doubtful || self.failed.iter().any(|range| range.contains(&ticket))
+        {
             Noted::Answer(Err(NotDurable))
         } else {
             Noted::Nothing
@@ -193,7 +200,8 @@ impl Shared {
     fn change_notes<T>(&self, change: impl FnOnce(&mut Notes) -> T) -> T {
         let mut notes = lock(&self.notes);
         let changed = change(&mut notes);
-        let count = notes.failed.len() + notes.held.len() + notes.answers.len();
+        let doubts = usize::from(notes.doubtful > 0);
+        let count = notes.failed.len() + notes.held.len() + notes.answers.len() + doubts;
         // Relaxed: changed under the lock only, so that it never misses a note that is there; a
         // reader of a ticket gets it with the Release store of `settled`.
         self.noted.store(count, Ordering::Relaxed);
@@ -414,6 +422,29 @@ mod tests {
         let acks = source.acks();
         assert_eq!(lock(&acks.shared.notes).answers.len(), ANSWERS_MAX);
         assert_eq!(acks.wait_blocking(Ticket(tickets)), Ok(Durable { duplicates: 1 }));
+    }
+
+    #[test]
+    fn a_failure_that_had_to_make_room_is_not_taken_for_success() {
+        let (mut settler, source) = channel();
+        settler.hold(1);
+        settler.settle(1, Ok(()));
+        settler.finish(1, Err(NotDurable));
+        let last = ANSWERS_MAX as u64 + 1;
+        (2..=last).for_each(|ticket| settler.note(ticket, 1));
+        settler.settle(last, Ok(()));
+        assert_eq!(source.acks().wait_blocking(Ticket(1)), Err(NotDurable));
+        assert!(source.acks().wait_blocking(Ticket(last)).is_ok());
+
+        let (mut settler, source) = channel();
+        let last = FAILED_RANGES_MAX as u64 + 1;
+        (1..=last).for_each(|ticket| settler.settle(ticket, Err(NotDurable)));
+        settler.settle(last + 1, Ok(()));
+        let acks = source.acks();
+        for ticket in [1, 2, last] {
+            assert_eq!(acks.wait_blocking(Ticket(ticket)), Err(NotDurable));
+        }
+        assert_eq!(acks.wait_blocking(Ticket(last + 1)), NEW);
     }
 
     #[test]
