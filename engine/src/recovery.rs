@@ -51,7 +51,13 @@ pub(crate) fn recover_logs(
     progress.begin_checking(directories.iter().map(|(_, path)| log::bytes_in(path)).sum());
     for (shard, path) in directories {
         progress.check()?;
-        let recovered = log::recover(shard, &path, &directory.quarantine(), &**directory.disk())?;
+        let mut checked = |bytes| {
+            // Relaxed: statistics.
+            progress.bytes_checked.fetch_add(bytes, Ordering::Relaxed);
+            progress.tell();
+        };
+        let (quarantine, disk) = (directory.quarantine(), &**directory.disk());
+        let recovered = log::recover(shard, &path, &quarantine, disk, &mut checked)?;
         let in_table = committed.get(&shard).copied().unwrap_or(0);
         let next_sequence = recovered.last.max(in_table) + 1;
         let bytes: u64 = recovered.segments.iter().map(|segment| segment.bytes).sum();

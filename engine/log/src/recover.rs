@@ -1,6 +1,6 @@
 //! What a start makes of the segments it finds.
 //!
-//! **Guarantees** (rules 4 and 5 of the log). Torn tails are cut, damaged bytes are copied to
+//! **Guarantees.** Torn tails are cut, damaged bytes are copied to
 //! `quarantine/` with a report, every kept segment and its directory is synced: whatever is
 //! replayed afterwards survives a power cut, also what an earlier process could not sync. Recovery
 //! never refuses because of damage, only because a file cannot be read or written, or because another
@@ -74,11 +74,15 @@ pub fn shard_directories(log: &Path) -> Result<Vec<(u32, PathBuf)>, Error> {
     Ok(shards)
 }
 
-/// The length of everything in a shard's directory; for estimates.
+/// The length of all segments in a shard's directory; for estimates.
 #[must_use]
 pub fn bytes_in(directory: &Path) -> u64 {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|about| about.len()).sum()
+    let segments = segment_paths(directory).unwrap_or_default();
+    segments.iter().map(|(_, path)| length(path)).sum()
+}
+
+fn length(segment: &Path) -> u64 {
+    fs::metadata(segment).map_or(0, |about| about.len())
 }
 
 /// The segment files of a shard's directory, oldest first.
@@ -97,7 +101,8 @@ pub(super) fn segment_paths(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Err
     Ok(segments)
 }
 
-/// Makes one shard's directory sound; see the module's guarantees.
+/// Makes one shard's directory sound; see the module's guarantees. `checked` is told the length that
+/// each segment had, once it is sound.
 ///
 /// # Errors
 /// When a file cannot be read or written, or another version wrote it.
@@ -106,12 +111,15 @@ pub fn recover(
     directory: &Path,
     quarantine: &Path,
     disk: &dyn Disk,
+    checked: &mut dyn FnMut(u64),
 ) -> Result<Recovered, Error> {
     remove_spares(directory, disk)?;
     let mut recovery = Recovery { shard, quarantine, disk, found: Recovered::default() };
     let paths = segment_paths(directory)?;
     for (index, (segment, path)) in paths.iter().enumerate() {
+        let bytes = length(path);
         recovery.segment(*segment, path, paths.get(index + 1))?;
+        checked(bytes);
     }
     let mut found = recovery.found;
     if let Some(void) = found.voids.iter().map(RangeInclusive::end).max() {

@@ -45,7 +45,7 @@ fn numbered(first: i64, rows: i64) -> RecordBatch {
 }
 
 fn open(directory: &Path, disk: Arc<dyn Disk>, segment_bytes: u64) -> Log {
-    let found = recover(0, directory, &directory.join("quarantine"), &*disk).unwrap();
+    let found = recover(0, directory, &directory.join("quarantine"), &*disk, &mut |_| ()).unwrap();
     let identity = Identity { node: NODE.into(), shard: 0, schema: schema() };
     Log::new(directory.into(), disk, identity, segment_bytes, found.segments, found.voids).unwrap()
 }
@@ -175,7 +175,9 @@ fn a_batch_that_fails_twice_is_void_and_the_next_header_says_so() {
     log.append(&numbered(7, 1), 7).unwrap();
     let numbers: Vec<_> = rows(scratch.path()).into_iter().map(|row| row.0).collect();
     assert_eq!(numbers, [1, 2, 3, 7]);
-    let found = recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk).unwrap();
+    let found =
+        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
+            .unwrap();
     assert_eq!(found.voids, [4..=6]);
     assert!(found.quarantined.is_empty());
 }
@@ -192,13 +194,17 @@ fn a_segment_that_is_started_early_makes_the_void_ranges_durable() {
     let files = segments(scratch.path()).len();
     log.start_segment(7).unwrap();
     assert_eq!(segments(scratch.path()).len(), files, "one is open");
-    let found = recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk).unwrap();
+    let found =
+        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
+            .unwrap();
     assert_eq!((found.voids, found.last), (vec![4..=6], 6));
 
     // Nothing else knows them: the header outlives the rows.
     log.close_released(6);
     log.release(6).unwrap();
-    let found = recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk).unwrap();
+    let found =
+        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
+            .unwrap();
     assert_eq!((found.voids, found.segments.len()), (vec![4..=6], 1));
 }
 
@@ -238,7 +244,9 @@ fn a_recycled_segment_holds_only_what_was_written_since() {
 
     // A start cuts the old frames off; they are not a torn tail.
     drop(log);
-    let found = recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk).unwrap();
+    let found =
+        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
+            .unwrap();
     assert_eq!((found.last, found.torn_bytes), (newest, 0));
     assert!(fs::metadata(&path).unwrap().len() < recycled_bytes);
     assert!(found.quarantined.is_empty());
@@ -302,7 +310,9 @@ fn a_torn_tail_is_cut_and_the_rest_stays() {
         let torn = copy.path().join(path.file_name().unwrap());
         fs::copy(&path, &torn).unwrap();
         fs::File::options().write(true).open(&torn).unwrap().set_len(length).unwrap();
-        let found = recover(0, copy.path(), &copy.path().join("quarantine"), &RealDisk).unwrap();
+        let found =
+            recover(0, copy.path(), &copy.path().join("quarantine"), &RealDisk, &mut |_| ())
+                .unwrap();
         assert_eq!((found.last, found.torn_bytes), (2, length - whole));
         assert_eq!(fs::metadata(&torn).unwrap().len(), whole);
         assert!(found.quarantined.is_empty());
@@ -324,7 +334,7 @@ fn only_damaged_bytes_go_to_quarantine_and_their_numbers_are_named() {
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
     let quarantine = scratch.path().join("quarantine");
-    let found = recover(0, scratch.path(), &quarantine, &RealDisk).unwrap();
+    let found = recover(0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
     assert_eq!(found.quarantined.len(), 1);
     assert_eq!(found.quarantined[0].sequences, Some((11, 20)));
     assert_eq!(found.quarantined[0].bytes, ends[1] - ends[0]);
@@ -362,7 +372,8 @@ fn a_log_of_another_version_is_refused_with_a_sentence() {
     bytes[8] = 99;
     fs::write(&path, bytes).unwrap();
     let error =
-        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk).unwrap_err();
+        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
+            .unwrap_err();
     assert!(error.to_string().contains("is a log of format 99"), "{error}");
 }
 
@@ -399,7 +410,7 @@ proptest! {
         let changed = before != bytes[at..end];
         fs::write(&path, &bytes).unwrap();
 
-        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk).unwrap();
+        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ()).unwrap();
         let found = rows(scratch.path());
         for (number, text) in &found {
             prop_assert_eq!(text, &format!("row-{number}"));

@@ -13,7 +13,7 @@
 //! everything acknowledged.
 //!
 //! Then the same once more with a second accident: the start itself is recorded and cut at each of
-//! its own operations, and what it has found counts as a promise from its end on (rule 4 of the log).
+//! its own operations, and what it has found counts as a promise from its end on.
 
 use std::collections::BTreeSet;
 
@@ -66,7 +66,8 @@ impl Run {
         self.refused.clear();
         let disk = Arc::new(self.disk.clone());
         let found =
-            recover(0, self.root.path(), &self.root.path().join("quarantine"), &*disk).unwrap();
+            recover(0, self.root.path(), &self.root.path().join("quarantine"), &*disk, &mut |_| ())
+                .unwrap();
         self.next = found.last.max(self.promise.released) + 1;
         let seen: BTreeSet<i64> = rows(self.root.path()).into_iter().map(|row| row.0).collect();
         assert!(self.promise.acknowledged.is_subset(&seen));
@@ -213,7 +214,7 @@ fn life() -> Run {
 
 /// What a start finds in `directory`.
 fn found(directory: &Path, disk: &dyn Disk) -> Result<(Recovered, BTreeSet<i64>), String> {
-    let recovered = recover(0, directory, &directory.join("quarantine"), disk)
+    let recovered = recover(0, directory, &directory.join("quarantine"), disk, &mut |_| ())
         .map_err(|error| format!("the start fails: {error}"))?;
     let mut seen = BTreeSet::new();
     for (number, text) in rows(directory) {
