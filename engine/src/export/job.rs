@@ -5,7 +5,7 @@
 //! what was cancelled.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -278,9 +278,19 @@ impl Store {
         for found in fs::read_dir(&self.root).map_err(Error::io("read", &self.root))? {
             let directory = found.map_err(Error::io("read", &self.root))?.path();
             let is_cancelled = directory.join(CANCELLED).exists();
-            let job = read(&directory).filter(|job| directory == self.directory(&job.id));
+            let job = match read(&directory) {
+                Ok(job) => job.filter(|job| directory == self.directory(&job.id)),
+                // What cannot be read now may be read by the next start.
+                Err(error) if !is_cancelled => {
+                    let path = directory.display();
+                    tracing::error!(%path, %error, "an export is left alone: its job.json cannot be read");
+                    continue;
+                }
+                Err(_) => None,
+            };
             let Some(mut job) = job.filter(|_| !is_cancelled) else {
-                tracing::warn!(path = %directory.display(), "removed an export that was cancelled");
+                let path = directory.display();
+                tracing::warn!(%path, "removed what is left of a cancelled or unfinished export");
                 remove_all(&directory).map_err(Error::io("remove", &directory))?;
                 continue;
             };
@@ -344,7 +354,7 @@ impl Store {
 
 /// That something is gone already is no failure of its removal.
 fn gone(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+    if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 /// Removes what has been found among the jobs, whatever it is.
@@ -356,8 +366,15 @@ fn is_there(directory: &Path, file: &ExportFile) -> bool {
     fs::metadata(directory.join(&file.name)).is_ok_and(|found| found.len() == file.bytes)
 }
 
-fn read(directory: &Path) -> Option<Job> {
-    serde_json::from_slice(&fs::read(directory.join(DESCRIPTION)).ok()?).ok()
+/// The job in `directory`, if there is a description of one.
+fn read(directory: &Path) -> std::io::Result<Option<Job>> {
+    match fs::read(directory.join(DESCRIPTION)) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Puts the entries of `directory` on the medium.

@@ -64,6 +64,21 @@ fn a_directory_without_a_description_goes_at_the_next_start() {
 }
 
 #[test]
+fn an_export_whose_description_cannot_be_read_is_left_alone() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = Store::open(scratch.path().join("exports")).unwrap();
+    let mut made = job(ExportRequest::default());
+    made.end(now_micros(), None);
+    store.save(&made).unwrap();
+    let description = store.directory(&made.id).join("job.json");
+    let text = fs::read(&description).unwrap();
+    fs::write(&description, &text[..text.len() / 2]).unwrap();
+    assert!(store.load().unwrap().is_empty());
+    fs::write(&description, text).unwrap();
+    assert_eq!(store.load().unwrap(), [made]);
+}
+
+#[test]
 fn what_was_cancelled_does_not_come_back() {
     let scratch = tempfile::tempdir().unwrap();
     let store = Store::open(scratch.path().join("exports")).unwrap();
