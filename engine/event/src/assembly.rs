@@ -130,7 +130,7 @@ impl Assembly {
                 self.time(field, micros);
             }
         }
-        self.correct(request, 0);
+        self.head.correct(request, None);
         self.finish_event();
     }
 
@@ -149,10 +149,12 @@ impl Assembly {
         self.head.set_time(field, micros);
     }
 
-    /// Sets the current event's `timestamp` by the best clock there is. A clock that is at most
-    /// `tolerance` microseconds off is left alone when the event has a `timestamp`.
+    /// Sets the current event's `timestamp` by the best clock there is, for a tracker: one that rounds
+    /// `sent_at` down may have sent an event before it happened, and its age counts as nothing then. A
+    /// clock that is at most `tolerance` microseconds off is left alone when the event has a `timestamp`,
+    /// and so is a `timestamp` that is not the time at which the event was made: it was told.
     pub(crate) fn correct(&mut self, request: &Request<'_>, tolerance: u64) {
-        self.head.correct(request, tolerance);
+        self.head.correct(request, Some(tolerance));
     }
 
     /// The current event is complete.
@@ -170,7 +172,7 @@ impl Assembly {
         while let Some(mut head) = Head::read(&mut rest) {
             if head.time(Field::SentAt).is_none() {
                 head.set_time(Field::SentAt, sent_at);
-                head.correct(request, tolerance);
+                head.correct(request, Some(tolerance));
             }
             head.write(&mut self.heads);
         }
@@ -216,16 +218,20 @@ impl Head {
         self.times[field.place() - Field::TEXTS] = micros;
     }
 
-    /// Trackers that round `sent_at` down may have sent an event before it happened; its age counts
-    /// as nothing then.
-    fn correct(&mut self, request: &Request<'_>, tolerance: u64) {
+    /// With a tolerance as [`Assembly::correct`] says, without one as the times of our own events are.
+    fn correct(&mut self, request: &Request<'_>, tolerance: Option<u64>) {
         let Some(original) = self.time(Field::OriginalTimestamp) else { return };
         let has_timestamp = self.time(Field::Timestamp).is_some();
         if let (true, Some(sent)) = (request.correct_clock, self.time(Field::SentAt)) {
-            if has_timestamp && request.received_at.abs_diff(sent) <= tolerance {
+            let off = request.received_at.abs_diff(sent);
+            let told = self.time(Field::Timestamp).map(|timestamp| timestamp.abs_diff(original));
+            if let (Some(told), Some(tolerance)) = (told, tolerance)
+                && (off <= tolerance || told > tolerance)
+            {
                 return;
             }
-            let age = sent.saturating_sub(original).max(0);
+            let age = sent.saturating_sub(original);
+            let age = if tolerance.is_some() { age.max(0) } else { age };
             let happened = time::clamped(request.received_at.saturating_sub(age));
             self.set_time(Field::Timestamp, happened);
         } else if !has_timestamp {

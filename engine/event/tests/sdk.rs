@@ -123,8 +123,8 @@ fn a_batch_of_segment_keeps_types_ids_times_and_properties() {
 
 #[test]
 fn a_segment_event_alone_has_the_type_of_its_route() {
-    let body = br#"{"writeKey":"k","userId":"u","messageId":"m","sentAt":"2026-11-21T18:44:20Z",
-        "originalTimestamp":"2026-11-21T18:44:10Z","timestamp":"2026-01-01T00:00:00Z",
+    let body = br#"{"writeKey":"k","userId":"u","messageId":"m","sentAt":"2026-11-21T18:43:20Z",
+        "originalTimestamp":"2026-11-21T18:43:10Z","timestamp":"2026-11-21T18:43:11Z",
         "context":{"page":{"url":"https:\/\/e.x\/a","referrer":"https://r.x"},"userAgent":"UA",
         "sessionId":1795286667},"properties":{"url":"https://other.x"}}"#;
     let limits = Limits::default();
@@ -134,7 +134,7 @@ fn a_segment_event_alone_has_the_type_of_its_route() {
     assert_eq!(event.url, Some("https://e.x/a"), "the context's url comes first");
     assert_eq!((event.referrer, event.user_agent), (Some("https://r.x"), Some("UA")));
     assert_eq!(event.session_id, Some("1795286667"));
-    assert_eq!(event.timestamp, RECEIVED_AT - 10_000 * MILLI, "its clock is 7 s behind");
+    assert_eq!(event.timestamp, RECEIVED_AT - 10_000 * MILLI, "its clock is 67 s behind");
     assert_eq!(object(event.properties), json!({"url":"https://other.x"}));
     assert_eq!(outcome.decoded.key.as_deref(), Some("k"));
 }
@@ -171,8 +171,8 @@ fn of_two_members_of_one_name_the_propertys_is_kept() {
 
 #[test]
 fn the_envelopes_sending_time_counts_wherever_it_stands() {
-    let event = r#"{"event":"e","timestamp":"2026-11-21T18:44:00Z"}"#;
-    let sent = r#""sentAt":"2026-11-21T18:44:10Z""#;
+    let event = r#"{"event":"e","timestamp":"2026-11-21T18:43:00Z"}"#;
+    let sent = r#""sentAt":"2026-11-21T18:43:10Z""#;
     for body in
         [format!("{{{sent},\"batch\":[{event}]}}"), format!("{{\"batch\":[{event}],{sent}}}")]
     {
@@ -185,7 +185,20 @@ fn the_envelopes_sending_time_counts_wherever_it_stands() {
     assert_eq!(decode(Sdk::Segment, body).unwrap().only().timestamp, RECEIVED_AT);
     // An unreadable one costs the correction and nothing else.
     let body = format!("{{\"batch\":[{event}],\"sentAt\":\"soon\"}}");
-    assert_eq!(decode(Sdk::Segment, &body).unwrap().only().timestamp, RECEIVED_AT - 27_000 * MILLI);
+    assert_eq!(decode(Sdk::Segment, &body).unwrap().only().timestamp, RECEIVED_AT - 87_000 * MILLI);
+}
+
+#[test]
+fn a_told_time_stays_whatever_the_clock_says() {
+    const TOLD: i64 = 1_767_225_600_000 * MILLI;
+    for sent in ["2026-11-21T18:44:26Z", "2026-11-21T18:00:00Z"] {
+        let body = format!(
+            r#"{{"event":"e","timestamp":"2026-01-01T00:00:00Z","sentAt":"{sent}",
+                "originalTimestamp":"2026-11-21T17:59:59Z"}}"#
+        );
+        let outcome = decode(Sdk::Segment, &body).unwrap();
+        assert_eq!(outcome.only().timestamp, TOLD, "{sent}");
+    }
 }
 
 /// What posthog-node 5.70 sends.

@@ -21,8 +21,9 @@ use crate::time;
 pub(super) const EXTRAS_MAX: usize = 64;
 
 /// A client's clock that is off by this much at most is believed: correcting it would only add the
-/// time that the request took.
-pub(super) const CLOCK_TOLERANCE_MICROS: u64 = 5_000_000;
+/// time that the request took. SDKs that try again send the old `sent_at`, and a 503 of ours tells them
+/// to wait for some seconds.
+pub(super) const CLOCK_TOLERANCE_MICROS: u64 = 30_000_000;
 
 /// Longest write key in a body, in bytes; longer ones are none.
 pub(super) const KEY_MAX_BYTES: usize = 512;

@@ -16,8 +16,9 @@
 //!
 //! **Common to all.** Ids may be numbers. An empty text counts as absent. Times are RFC 3339, epoch
 //! numbers, or such numbers as text. `original_timestamp` is what the client said, and so is
-//! `timestamp`, unless `sent_at` shows that the client's clock is more than 5 s off: then it is
-//! `received_at − (sent_at − original_timestamp)`. When `properties` have a member of the same name
+//! `timestamp`, unless `sent_at` shows that the client's clock is more than 30 s off: then it is
+//! `received_at − (sent_at − original_timestamp)`. A `timestamp` that differs by more than that from the
+//! time at which the event was made has been told, and stays. When `properties` have a member of the same name
 //! as a member without a column, theirs is kept.
 //!
 //! # Segment, RudderStack (`source` is `segment`), Jitsu (`jitsu`)
