@@ -252,25 +252,28 @@ impl Shared {
             if queue.closed {
                 return None;
             }
-            // Whoever wakes a worker takes it off the list; a thread may also wake by itself.
-            queue.asleep.retain(|other| other.id() != this.id());
             if let Some(job) = queue.jobs.pop_front() {
                 queue.idle -= 1;
                 return Some(job);
             }
             queue.asleep.push(this.clone());
             drop(queue);
+            let fell_asleep = Instant::now();
             if keeps {
-                let fell_asleep = Instant::now();
                 std::thread::park_timeout(REST);
-                if fell_asleep.elapsed() >= REST {
-                    room::give_back();
-                    keeps = false;
-                }
             } else {
                 std::thread::park();
             }
             queue = lock(&self.queue);
+            // Whoever wakes a worker takes it off the list; a thread may also wake by itself. Off the
+            // list while it gives memory back: meanwhile others are woken.
+            queue.asleep.retain(|other| other.id() != this.id());
+            if keeps && queue.jobs.is_empty() && fell_asleep.elapsed() >= REST {
+                drop(queue);
+                room::give_back();
+                keeps = false;
+                queue = lock(&self.queue);
+            }
         }
     }
 }
