@@ -6,7 +6,8 @@
 //! at the end, so that nothing that came with a wrong key was stored.
 //!
 //! **Not guaranteed**: that wrong keys arrive at even distances. Their generator gives way to the one
-//! that is measured.
+//! that is measured, at once: with long turns it delayed the answers to good traffic by milliseconds, on
+//! the way to the client's clock.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use rustix::process::setpriority_process;
+use ringlake_niceness::Behind;
 
 use crate::bulk::count_as_f64;
 use crate::events;
@@ -35,8 +36,6 @@ const SHARE: f64 = 50.0;
 const WRONG_PER_SECOND: f64 = 1_000.0;
 /// Addresses that wrong keys come from when they do not come from that of good traffic.
 const ATTACKERS: u8 = 200;
-/// How nice the attacker's thread is to the generator, whose core it shares: a quarter is its own.
-const NICE: i32 = 5;
 /// A wrong key is not known, or its address has tried too many, or too many wait to be looked at.
 const REFUSALS: &[u16] = &[401, 429, 503];
 /// Until every key has been hashed once.
@@ -202,8 +201,8 @@ fn beside(
     let length = loads.length();
     thread::scope(|scope| {
         let attacker = scope.spawn(move || -> Result<Outcome> {
-            // Of this thread alone, as Linux has it.
-            setpriority_process(None, NICE)?;
+            // It shares the generator's core, and what it would take from it would look like the server's.
+            ringlake_niceness::step(Behind::Everybody);
             let mut client = Client::refused(&sources, address, bodies, REFUSALS)?;
             client.run(Pace::PerSecond(WRONG_PER_SECOND), length)
         });

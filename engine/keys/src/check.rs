@@ -116,8 +116,8 @@ impl Keys {
         self.cache.good(self.cache.digest(key), now)
     }
 
-    /// The record of `key`, which came from `address`. Hashes the secret on a thread of its own
-    /// when it has to.
+    /// The record of `key`, which came from `address`. Hashes the secret on a thread of its own when it
+    /// has to: once for a key that is good.
     ///
     /// # Errors
     /// See [`Refused`].
@@ -129,19 +129,21 @@ impl Keys {
         }
         let (id, secret) = key::split(key).ok_or(Refused::Unknown)?;
         let record = self.set.load().of_id(id).cloned().ok_or(Refused::Unknown)?;
-        let is_other = record.known.get().is_some_and(|known| *known != digest);
-        if is_other || self.cache.is_wrong(digest, &record, now) {
-            return Err(Refused::Unknown);
+        match record.known.get() {
+            // It has been good for this record before: to hash it again would tell nothing new, and
+            // would make it wait behind those who send wrong ones.
+            Some(known) if *known == digest => {}
+            Some(_) => return Err(Refused::Unknown),
+            None if self.cache.is_wrong(digest, &record, now) => return Err(Refused::Unknown),
+            None => {
+                let flight = Flight::join(self, digest);
+                let verify = || self.verify(&record, digest, secret, address);
+                if !*flight.cell.get_or_try_init(verify).await? {
+                    self.cache.remember_wrong(digest, &record, Instant::now());
+                    return Err(Refused::Unknown);
+                }
+            }
         }
-        let flight = Flight::join(self, digest);
-        let verified =
-            flight.cell.get_or_try_init(|| self.verify(&record, secret, address)).await?;
-        if !verified {
-            self.cache.remember_wrong(digest, &record, Instant::now());
-            return Err(Refused::Unknown);
-        }
-        // Fails when it has been set before, to the same.
-        let _ = record.known.set(digest);
         self.cache.remember_good(digest, &record, Instant::now());
         if !self.holds(&record) {
             self.cache.forget(digest);
@@ -153,12 +155,13 @@ impl Keys {
     async fn verify(
         &self,
         record: &Arc<Record>,
+        digest: Digest,
         secret: &str,
         address: IpAddr,
     ) -> Result<bool, Refused> {
         let now = Instant::now();
         self.failures.charge(address, now).map_err(Refused::TooMany)?;
-        let verified = match self.verifier.verify(record, secret) {
+        let verified = match self.verifier.verify(record, digest, secret) {
             Some(answer) => answer.await.map_err(|_| Refused::Busy),
             None => Err(Refused::Busy),
         };

@@ -17,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::Key;
+use crate::key::{self, Key};
 use crate::record::{Record, Wanted};
 use crate::verifier;
 
@@ -248,7 +248,7 @@ impl KeyFile {
 
 fn find<'a>(keys: &'a mut [Record], id: &str) -> Result<&'a mut Record, Error> {
     let found = keys.iter_mut().find(|key| key.id == id && key.is_live());
-    found.ok_or_else(|| Error::NotFound(id.chars().take(32).collect()))
+    found.ok_or_else(|| Error::NotFound(key::public_part(id)))
 }
 
 /// Now, as RFC 3339 in UTC with whole seconds.

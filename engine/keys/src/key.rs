@@ -58,6 +58,14 @@ pub(crate) fn split(key: &str) -> Option<(&str, &str)> {
     (id.len() == ID_LENGTH && secret.len() == SECRET_LENGTH).then_some((id, secret))
 }
 
+/// What may be shown of a text that should be an id: not the secret of a whole key.
+#[must_use]
+pub fn public_part(id: &str) -> String {
+    let id = id.strip_prefix(PREFIX).unwrap_or(id);
+    let id = id.split('_').next().unwrap_or_default();
+    id.chars().take(ID_LENGTH).collect()
+}
+
 /// `N` random letters of the alphabet.
 fn letters<const N: usize>() -> Result<String, getrandom::Error> {
     let mut bytes = [0; N];
@@ -79,6 +87,15 @@ mod tests {
         let next = Key::with_new_secret(id).unwrap();
         assert_eq!(next.id(), id);
         assert_ne!(next.secret(), secret);
+    }
+
+    #[test]
+    fn a_key_that_is_taken_for_an_id_does_not_show_its_secret() {
+        let key = Key::random(Scope::Write).unwrap();
+        assert_eq!(public_part(key.id()), key.id());
+        assert_eq!(public_part(key.reveal()), key.id());
+        assert_eq!(public_part(key.secret()).len(), ID_LENGTH);
+        assert_eq!(public_part("größe_x"), "größe");
     }
 
     #[test]

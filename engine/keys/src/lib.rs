@@ -35,7 +35,7 @@ mod verifier;
 pub use check::{Keys, Refused};
 pub use failures::network;
 pub use file::{Error, KEYS_MAX, KeyFile};
-pub use key::Key;
+pub use key::{Key, public_part};
 pub use limits::Limits;
 pub use record::{ALIAS_MAX_BYTES, LIST_MAX, Record, Scope, Wanted};
 pub use set::is_origin;

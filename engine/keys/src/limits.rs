@@ -118,6 +118,16 @@ impl Limits {
         self.take(events, quotas, record, now)
     }
 
+    /// How the tightest quota of events stands, if there is any.
+    #[must_use]
+    pub fn of_events(&self, record: &Record, now: Instant) -> Option<Standing> {
+        if self.key.events == 0 && self.tenant.events == 0 {
+            return None;
+        }
+        // To take nothing is to look.
+        self.take_events(record, 0, now).ok().flatten()
+    }
+
     fn take(
         &self,
         amount: u64,

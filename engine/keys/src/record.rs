@@ -161,7 +161,7 @@ pub struct Record {
     /// The secret as Argon2id, in PHC form.
     pub(crate) hash: String,
     /// The digest of the key, once it has been verified: from then on every other secret for this
-    /// id is known to be wrong without hashing it. Written once, by the first check that succeeds.
+    /// id is known to be wrong without hashing it. Written once, by the first thread that finds it good.
     #[serde(skip)]
     pub(crate) known: OnceLock<Digest>,
     /// What the key and its tenant have used of their quotas. The tenant's is shared by its keys.

@@ -1,7 +1,8 @@
 //! Threads that hash secrets, so that nobody else has to.
 //!
 //! **Guarantees.** They get what the serving loops leave of the processor: whoever sends wrong keys
-//! makes others with new keys wait, and nobody whose key is known.
+//! makes others with new keys wait, and nobody whose key is known. A key that was found good is known
+//! from then on, also when whoever has sent it has given up waiting.
 //!
 //! **Limits.** [`threads`] hash at the same time, each in 19 MiB of memory for about 20 ms;
 //! [`WAITING_MAX`] secrets wait. More are refused at once, and so is one that has waited for
@@ -16,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender};
 use ringlake_niceness::Behind;
 use tokio::sync::oneshot;
 
+use crate::cache::Digest;
 use crate::file::Error;
 use crate::record::Record;
 
@@ -58,6 +60,7 @@ pub(crate) fn is_secret_of(hash: &str, secret: &str) -> bool {
 
 struct Job {
     record: Arc<Record>,
+    digest: Digest,
     secret: String,
     since: Instant,
     answer: oneshot::Sender<bool>,
@@ -82,21 +85,28 @@ impl Verifier {
     pub(crate) fn verify(
         &self,
         record: &Arc<Record>,
+        digest: Digest,
         secret: &str,
     ) -> Option<oneshot::Receiver<bool>> {
         let (answer, waiting) = oneshot::channel();
         let (record, since) = (Arc::clone(record), Instant::now());
-        let job = Job { record, secret: secret.to_owned(), since, answer };
+        let job = Job { record, digest, secret: secret.to_owned(), since, answer };
         self.0.try_send(job).ok().map(|()| waiting)
     }
 }
 
 fn work(jobs: &Receiver<Job>) {
-    ringlake_niceness::step(Behind::Requests);
-    for Job { record, secret, since, answer } in jobs {
+    ringlake_niceness::step(Behind::Everybody);
+    for Job { record, digest, secret, since, answer } in jobs {
         // Who does not wait any more needs no answer.
-        if !answer.is_closed() && since.elapsed() < WAIT_MAX {
-            let _ = answer.send(is_secret_of(&record.hash, &secret));
+        if answer.is_closed() || since.elapsed() >= WAIT_MAX {
+            continue;
         }
+        let is_good = is_secret_of(&record.hash, &secret);
+        if is_good {
+            // Fails when it has been set before, to the same.
+            let _ = record.known.set(digest);
+        }
+        let _ = answer.send(is_good);
     }
 }

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use hyper::Method;
-use ringlake_keys::{Error, KeyFile, Scope, Wanted};
+use ringlake_keys::{Error, KeyFile, Scope, Wanted, public_part};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -142,11 +142,14 @@ fn usage(error: Error) -> anyhow::Error {
     }
 }
 
-/// An id as a part of a path; what is no id would change the path.
+/// An id as a part of a path; what is no id would change the path, and may be a whole key.
 fn in_path(id: &str) -> Result<&str, UsageError> {
     match id.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !id.is_empty() {
         true => Ok(id),
-        false => Err(UsageError(format!("`{id}` is not the id of a key"))),
+        false => {
+            let shown = public_part(id);
+            Err(UsageError(format!("not the id of a key, which is the part behind rl_: {shown}…")))
+        }
     }
 }
 

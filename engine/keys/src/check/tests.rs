@@ -36,7 +36,7 @@ impl Fixture {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
 /// The same id with another secret.
@@ -124,7 +124,11 @@ fn an_address_that_sends_many_wrong_keys_has_to_wait() {
     // Others do not.
     let elsewhere = IpAddr::V4([192, 0, 2, 1].into());
     assert!(block_on(fixture.keys.check(key.reveal(), elsewhere)).is_ok());
-    // And who is known is known from everywhere.
+    // And who is known is known from everywhere, also when the cache has forgotten it: it is not
+    // hashed again.
+    assert!(fixture.check(key.reveal()).is_ok());
+    fixture.keys.cache.sweep(&fixture.keys.set.load(), Instant::now() + GOOD_TIME);
+    assert!(fixture.keys.cached(key.reveal(), Instant::now()).is_none());
     assert!(fixture.check(key.reveal()).is_ok());
 }
 
@@ -164,6 +168,25 @@ fn who_gives_up_waiting_leaves_nothing_behind() {
         assert!(fixture.keys.flights.is_empty());
     });
     assert!(fixture.check(key.reveal()).is_ok());
+}
+
+#[test]
+fn a_key_that_nobody_waits_for_any_more_is_hashed_once_all_the_same() {
+    let fixture = Fixture::new();
+    let key = fixture.create(&[]);
+    let record = fixture.keys.set.load().of_id(key.id()).cloned().unwrap();
+    // The thread is at work on it by the time that whoever has sent it goes, or never begins: then it is
+    // sent again.
+    let began = Instant::now();
+    while record.known.get().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(120), "nobody finds it good");
+        block_on(async {
+            let check = fixture.keys.check(key.reveal(), HERE);
+            let _ = tokio::time::timeout(Duration::from_millis(5), check).await;
+        });
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(record.known.get(), Some(&fixture.keys.cache.digest(key.reveal())));
 }
 
 #[test]
