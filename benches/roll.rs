@@ -2,8 +2,8 @@
 //!
 //! Goal: rows a second of `write_rows` for one row group of made-up web events, from Arrow batches in
 //! memory to a synced file: sort, zstd, footer, syncs. Non-goal: the Delta commit, several days in
-//! one table, memory pressure. The number means how fast one roller thread, with as many DuckDB
-//! threads as the default configuration has, keeps up with ingestion.
+//! one table, memory pressure. The number means how fast one roller thread
+//! keeps up with ingestion.
 
 use std::hint::black_box;
 

@@ -56,12 +56,16 @@ pub fn backup(
     let node = directory::read_node(data)?;
     let output = std::path::absolute(output).map_err(Error::io("locate", output))?;
     let draft = beside(&output);
-    for path in [&output, &draft] {
+    let problems = [
+        (&output, "is there already; a backup makes a new directory"),
+        (
+            &draft,
+            "is there already: a backup that did not end has left it; remove it and try again",
+        ),
+    ];
+    for (path, problem) in problems {
         if fs::symlink_metadata(path).is_ok() {
-            return Err(Error::Format {
-                path: path.clone(),
-                problem: "is there already; a backup makes a new directory".to_owned(),
-            });
+            return Err(Error::Format { path: path.clone(), problem: problem.to_owned() });
         }
     }
     let from = Location::parse(lake, data)?;

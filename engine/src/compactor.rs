@@ -1,7 +1,7 @@
 //! The compactor: many small files of the table become few large ones, files that nobody needs go,
 //! and so does what is to be erased (see [`crate::erase`]) and what is past what is kept.
 //!
-//! **Guarantees** (rules 9 to 12)
+//! **Guarantees**
 //! - Readers are undisturbed: what they have begun to read stays until they end, and a file that
 //!   was replaced stays for the configured time for readers outside this process.
 //! - It never commits: it merges files beside the table, and the roller puts them in between two
@@ -133,6 +133,14 @@ pub(crate) struct CompactorState {
 }
 
 impl CompactorState {
+    /// Says that the compactor is gone until the next start.
+    pub(crate) fn has_panicked(&self) {
+        let problem = "the thread compactor has panicked; restart it";
+        // It is said here whether it is new or not.
+        let _ = self.problem.set(problem.into());
+        tracing::error!("{problem}; files are neither joined nor removed, and nothing is erased");
+    }
+
     /// Makes the compactor give up the merge that it does.
     pub(crate) fn stop(&self) {
         // Relaxed: nothing is handed over with it.

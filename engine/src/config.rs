@@ -40,6 +40,8 @@ pub struct Config {
     /// Values of `properties` and `context` that are columns of their own. Default none. See
     /// [`promoted`](crate::promoted) for what a column may be, and how many.
     pub columns: Vec<ColumnConfig>,
+    /// Whether the events of known robots say so in their `context`. Default no.
+    pub mark_bots: bool,
     /// Queries.
     pub query: QueryConfig,
     /// Joining small files of the table, and removing those that they replace.
@@ -82,6 +84,7 @@ impl Config {
             hot: HotConfig::default(),
             duckdb: DuckDbConfig::default(),
             columns: Vec::new(),
+            mark_bots: false,
             query: QueryConfig::default(),
             compaction: CompactionConfig::default(),
             retention: RetentionConfig::default(),

@@ -141,12 +141,12 @@ impl Directory {
         self.root.join("tmp")
     }
 
-    /// Tells other processes how to reach the owner: `address` stands in the lock file.
+    /// Tells other processes how to reach the owner: `url` stands in the lock file.
     ///
     /// # Errors
     /// When the lock file cannot be written.
-    pub fn announce(&self, address: &str) -> Result<(), Error> {
-        write_owner(&self.lock, &format!("{} at {address}", std::process::id()))
+    pub fn announce(&self, url: &str) -> Result<(), Error> {
+        write_owner(&self.lock, &format!("{} at {url}", std::process::id()))
             .map_err(Error::io("write", self.root.join("lock")))
     }
 
@@ -165,7 +165,7 @@ impl Directory {
     }
 }
 
-/// Who holds the lock of `root`, if anybody does: its process id and, for a server, its address.
+/// Who holds the lock of `root`, if anybody does: its process id and, for a server, its URL.
 #[must_use]
 pub fn owner(root: &Path) -> Option<String> {
     let file = File::open(root.join("lock")).ok()?;

@@ -136,8 +136,8 @@ impl Engine {
     ///
     /// # Errors
     /// When the lock file cannot be written.
-    pub fn announce(&self, address: &str) -> Result<(), Error> {
-        self.shared.directory.announce(address)
+    pub fn announce(&self, url: &str) -> Result<(), Error> {
+        self.shared.directory.announce(url)
     }
 
     /// Waits until recovery has ended.

@@ -88,8 +88,8 @@ pub enum Error {
         /// How many may.
         limit: usize,
     },
-    /// The engine is stopping or has stopped.
-    #[error("the engine is shutting down")]
+    /// The engine is starting, is stopping or has stopped.
+    #[error("the engine is starting or shutting down; try again when it is ready")]
     Closed,
     /// Something did not happen in the time allowed for it.
     #[error("{what} took longer than {limit:?}")]

@@ -43,6 +43,7 @@ pub mod restore;
 pub mod status;
 pub mod verify;
 
+mod bots;
 mod checked_json;
 mod compactor;
 mod error;

@@ -5,10 +5,28 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the buckets in seconds: a sync takes 0.1 to 10 ms, a roll up to seconds.
-pub const BOUNDS_SECONDS: [f64; 16] = [
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0,
+/// Upper bounds of the buckets in seconds: a look at a key takes a tenth of a microsecond, a sync 0.1 to
+/// 10 ms, a roll up to seconds.
+pub const BOUNDS_SECONDS: [f64; 19] = [
+    0.000_000_25,
+    0.000_001,
+    0.000_01,
+    0.000_1,
+    0.000_25,
+    0.000_5,
+    0.001,
+    0.002_5,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
 ];
 
 /// How often durations fell into each bucket.
@@ -84,8 +102,11 @@ mod tests {
         histogram.observe(Duration::from_secs(60));
         let mut totals = Totals::default();
         histogram.add_to(&mut totals);
-        assert_eq!((totals.buckets[0], totals.buckets[1], totals.buckets[16]), (1, 1, 1));
+        histogram.observe(Duration::from_nanos(200));
+        assert_eq!((totals.buckets[3], totals.buckets[4], totals.buckets[19]), (1, 1, 1));
         assert_eq!(totals.count(), 3);
         assert!((totals.sum_seconds - 60.000_201).abs() < 1e-6);
+        histogram.add_to(&mut totals);
+        assert_eq!((totals.buckets[0], totals.buckets[3], totals.count()), (1, 2, 7));
     }
 }

@@ -1,6 +1,6 @@
 //! The roller: sealed hot tables become Parquet files and one Delta commit.
 //!
-//! **Guarantees** (rules 8, 9, 11 and 12)
+//! **Guarantees**
 //! - The Delta commit is the only moment at which anything changes hands. It carries the files
 //!   and each shard's highest number; only after it has returned do readers get the new snapshot
 //!   and shards learn which segments they may delete.

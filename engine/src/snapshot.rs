@@ -86,8 +86,7 @@ impl Snapshots {
         held
     }
 
-    /// Replaces the current snapshot by what `next` makes of it, in one pointer swap. `next` may
-    /// run again when another thread was faster.
+    /// Replaces the current snapshot by what `next` makes of it, in one pointer swap.
     pub fn update(&self, next: impl Fn(&Snapshot) -> Snapshot) {
         // Under the lock, so that `oldest` never looks between the swap and the note of it.
         let mut held = self.lock();

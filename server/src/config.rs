@@ -316,7 +316,7 @@ fn name_of(value: impl clap::ValueEnum) -> Value {
     Value::String(name.unwrap_or_default())
 }
 
-/// Reads the file once for its keys and once, strictly, for an error that names line and column.
+/// Reads the file once for its keys and once, strictly, for an error that names the line.
 fn read_file(
     path: &Path,
     origins: &mut BTreeMap<&'static str, Origin>,
@@ -415,6 +415,7 @@ fn validate(raw: Raw, origins: BTreeMap<&'static str, Origin>) -> Result<Config,
     set(&mut engine.ring_bytes, size(raw.ring_bytes, "ring_bytes")?);
     raw::fill_engine(&raw, &mut engine)?;
     raw::fill_columns(&raw, &mut engine)?;
+    set(&mut engine.mark_bots, raw.privacy.mark_bots);
     let least = 2 * engine.open_log_bytes();
     if engine.log_max_bytes() < least {
         return Err(UsageError(format!(

@@ -182,7 +182,8 @@ fn requests_share_a_connection_and_its_limits_hold() {
 
 #[test]
 fn a_client_that_takes_its_requests_back_is_cut_off() {
-    let encrypted = Encrypted::start(&[]);
+    // Standing still is not what ends it.
+    let encrypted = Encrypted::start(&[("RINGLAKE_HTTP_IDLE_TIMEOUT_MS", "86400000")]);
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     for stream in (1_u32..2_000).step_by(2) {
         // POST, https, /, :authority localhost; then a reset because it is not wanted any more.
@@ -303,4 +304,11 @@ fn the_commands_speak_to_servers_whose_certificate_they_can_check() {
     let output = query(&["--ca", fixture("first.key").to_str().unwrap()]).unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("first.key"), "{}", text(&output.stderr));
+    // Without a URL they find the server of the directory, which is an encrypted one.
+    let output = ringlake()
+        .args(["compact", "--ca", ca.to_str().unwrap(), "--data"])
+        .arg(encrypted.directory.path().join("data"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }

@@ -56,6 +56,34 @@ fn visitors_of_files(server: &Server) -> BTreeMap<String, (Option<i64>, Value)> 
 }
 
 #[test]
+fn robots_are_marked_where_it_is_asked_for_and_nothing_else_of_them_changes() {
+    let robot = ("User-Agent", "Mozilla/5.0 (compatible; Googlebot/2.1)");
+    let browser = ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0");
+    let events = [
+        (robot, r#"{"event":"plain"}"#, Some(r#"{"bot":true}"#)),
+        (robot, r#"{"event":"kept","context":{"a":1}}"#, Some(r#"{"bot":true,"a":1}"#)),
+        // What the event itself says counts, as for its column.
+        (robot, r#"{"event":"told","user_agent":"Firefox/140.0"}"#, None),
+        (browser, r#"{"event":"person"}"#, None),
+    ];
+    for (variables, is_asked) in
+        [(&[][..], false), (&[("RINGLAKE_PRIVACY_MARK_BOTS", "true")], true)]
+    {
+        let server = Server::with(variables);
+        for (agent, event, marked) in events {
+            let answer = server.connect().request("POST", "/v1/events", &[agent], event.as_bytes());
+            assert_eq!(answer.status, 202, "{}", answer.text());
+            let sent: Value = serde_json::from_str(event).unwrap();
+            let name = sent["event"].as_str().unwrap();
+            let sql = format!("SELECT context FROM events WHERE event = '{name}'");
+            let unmarked = sent.get("context").map(Value::to_string);
+            let expected = if is_asked { marked.map(str::to_owned) } else { unmarked };
+            assert_eq!(server.query(&sql)[0]["context"].as_str(), expected.as_deref(), "{event}");
+        }
+    }
+}
+
+#[test]
 fn a_visitor_stays_the_same_across_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::on(directory.path(), &[]);

@@ -10,9 +10,9 @@
 //! **Not guaranteed.** Anything about what was not synced: after a power cut each name and each
 //! page of it may be there or not. Some things stay outside, because nothing durable rests on them:
 //! the lock file of the data directory, the visitor salt, the key of cursors, exports, which are
-//! copies, and DuckDB's spill files. DuckDB writes Parquet files by itself; to the engine they
-//! exist from [`Disk::sync_file`] on. Reading needs no trait: what a
-//! test has to change about it can be changed in the files.
+//! copies, and DuckDB's spill files. The lake writes the bytes of Parquet files by itself; to the
+//! engine they exist from [`Disk::sync_file`] on. Reading needs no trait: what a test has to change
+//! about it can be changed in the files.
 //!
 //! **Roles.** Any thread; every call blocks.
 

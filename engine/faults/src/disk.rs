@@ -168,8 +168,8 @@ impl TestDisk {
         }
     }
 
-    /// Files that somebody else has written beside `path`, DuckDB: they count as created and written
-    /// just now.
+    /// Files that were written beside `path` without this disk, as Parquet is: they count as created and
+    /// written just now.
     fn note_strangers(&self, path: &Path) -> io::Result<()> {
         let Some(directory) = path.parent().filter(|_| self.relative(path).is_some()) else {
             return Ok(());

@@ -12,6 +12,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -26,6 +27,7 @@ use uuid::Uuid;
 
 use super::{Engine, Shared};
 use crate::ack::{self, Settler};
+use crate::bots;
 use crate::compactor::{Compactor, Erasing, Order};
 use crate::config::{Config, DedupConfig, LogConfig};
 use crate::directory::Directory;
@@ -38,7 +40,7 @@ use crate::hot::{
 use crate::ingest::{Bar, Gate, Ingest};
 use crate::lake::{Checked, Location, RETENTION_MAX, Table};
 use crate::listing::{Lister, Signer, Tail};
-use crate::log::{Identity, Log};
+use crate::log::{FRAME_BYTES_MAX, Identity, Log};
 use crate::markers::Markers;
 use crate::problem::Problem;
 use crate::promoted::{Promoter, Promotion, TableColumns};
@@ -255,9 +257,13 @@ impl Engine {
             avoid: HashSet::new(),
             slice: Cell::new(Instant::now()),
         };
+        let state = Arc::clone(&shared.compactor);
         self.spawn("compactor", move || {
             ringlake_niceness::step(Behind::Events);
-            compactor.run();
+            // Events do not need it: they are accepted without.
+            if catch_unwind(AssertUnwindSafe(|| compactor.run())).is_err() {
+                state.has_panicked();
+            }
         })
     }
 
@@ -339,6 +345,7 @@ impl Engine {
         committed: &BTreeMap<u32, i64>,
     ) -> Result<(), Error> {
         let shared = &self.shared;
+        let bots = || shared.config.mark_bots.then(bots::Robots::new);
         for parts in parts {
             let state = Arc::clone(&parts.state);
             let Some(log) = logs.remove(&state.shard) else { continue };
@@ -351,7 +358,7 @@ impl Engine {
             let shard = Shard {
                 consumer: parts.consumer,
                 intake: Intake::new(shared.dedup.clone(), state.shard)
-                    .with_visitors(Arc::clone(&shared.visitors)),
+                    .with_senders(Arc::clone(&shared.visitors), bots()),
                 log: Log::new(
                     log.directory,
                     Arc::clone(shared.directory.disk()),
@@ -470,6 +477,15 @@ fn validate(config: &Config) -> Result<(), Error> {
             config.shards
         );
         return out_of_range("log.max_bytes", config.log_max_bytes().to_string(), limit);
+    }
+    // A batch closes between requests, of which one takes half of the ring at most; in Arrow's form it
+    // may be longer.
+    let batch = config.log.batch_bytes.saturating_add(config.ring_bytes / 2);
+    if batch > FRAME_BYTES_MAX / 2 {
+        let most = FRAME_BYTES_MAX / 2;
+        let limit =
+            format!("at most {most} together with half of ring_bytes: a batch is one log frame");
+        return out_of_range("log.batch_bytes", config.log.batch_bytes.to_string(), limit);
     }
     Promotion::new(&config.columns)?;
     let retained = config.compaction.retain_replaced;

@@ -1,12 +1,12 @@
 //! How a batch is passed: appended to the hot table, or set aside.
 //!
-//! **Guarantees** (rule 8). A batch is passed only when it is in the table or its quarantine file
+//! **Guarantees.** A batch is passed only when it is in the table or its quarantine file
 //! is synced. One bad batch does not take its neighbours with it.
 //!
 //! **Failure.** Lack of memory in DuckDB and lack of space for a quarantine file are waited out, for
 //! as long as it takes, because both come back; the queue fills meanwhile and closes the gate. Events
-//! come before queries: while memory is lacking, those that run are ended. Other failures are tried [`APPEND_ATTEMPTS`] times. Every wait ends at once when the engine stops: the
-//! log holds the batch.
+//! come before queries: while memory is lacking, those that run are ended. Other failures are tried
+//! [`APPEND_ATTEMPTS`] times. Every wait ends at once when the engine stops: the log holds the batch.
 
 use std::path::PathBuf;
 use std::sync::Arc;

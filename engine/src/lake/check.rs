@@ -1,7 +1,7 @@
 //! Looking at the checksums of data files: before a query reads one, and in `verify`.
 //!
 //! **Guarantees.** A file passes [`check_outside`] only when it is as long as the log says and its
-//! footer, page headers and Bloom filters are what was written; the footer is compared before it is
+//! footer and page headers are what was written; the footer is compared before it is
 //! parsed. Page bodies carry checksums of their own that every reader looks at
 //! (see [`seal`](super::seal)). [`check_whole`] finds every changed byte.
 //!

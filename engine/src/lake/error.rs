@@ -206,15 +206,6 @@ pub enum LakeError {
     /// The caller gave the work up before it was done; nothing was changed.
     #[error("the work was given up before it was done")]
     GivenUp,
-    /// DuckDB refused something.
-    #[error("cannot {action} in DuckDB")]
-    DuckDb {
-        /// What was tried, as a verb phrase.
-        action: &'static str,
-        /// DuckDB's reason.
-        #[source]
-        source: duckdb::Error,
-    },
 }
 
 impl LakeError {

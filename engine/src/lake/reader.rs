@@ -59,7 +59,7 @@ impl AsyncFileReader for FileReader {
             let bytes = self.bytes;
             let reader = ParquetMetaDataReader::new()
                 .with_prefetch_hint(Some(FOOTER_BYTES))
-                // Files of compactions have one, rolled files have none.
+                // Ours have one, those of others may have none.
                 .with_page_index_policy(PageIndexPolicy::Optional);
             Ok(Arc::new(reader.load_and_finish(self, bytes).await?))
         }

@@ -33,7 +33,7 @@ pub enum ListError {
         file: String,
     },
     /// The engine is starting or shutting down.
-    #[error("the engine does not list events now")]
+    #[error("the engine is starting or shutting down; try again when it is ready")]
     NotReady,
     /// Something of ours went wrong. The message is for the log, not for the client.
     #[error("the listing failed: {message}")]

@@ -13,8 +13,9 @@
 //! **Memory.** [`BURSTS`] bursts of at most [`BURST_ROWS`] rows and [`BURST_BYTES`] bytes, shared by
 //! all followers.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
@@ -28,6 +29,8 @@ use crate::promoted::TableColumns;
 
 /// Most followers: each encodes what it gets for itself.
 const FOLLOWERS_MAX: usize = 64;
+/// Most of them that follow one tenant, so that no tenant takes the places of all.
+const FOLLOWERS_OF_ONE_MAX: usize = 16;
 /// Bursts that wait for the slowest follower; a later one pushes the oldest out.
 const BURSTS: usize = 16;
 /// Most rows of a flush that followers get: more than anybody reads.
@@ -40,6 +43,8 @@ const BURST_BYTES: usize = 1 << 20;
 pub(crate) struct Tail {
     columns: Arc<TableColumns>,
     sender: broadcast::Sender<Arc<Burst>>,
+    /// How many follow each tenant. At most [`FOLLOWERS_MAX`] entries.
+    places: Arc<Mutex<BTreeMap<String, usize>>>,
     /// Rows of all bursts so far, those left out included. Written by the flusher.
     rows: AtomicU64,
 }
@@ -57,7 +62,8 @@ struct Burst {
 impl Tail {
     /// Nothing yet, of rows with `columns`.
     pub(crate) fn new(columns: Arc<TableColumns>) -> Self {
-        Self { columns, sender: broadcast::Sender::new(BURSTS), rows: AtomicU64::new(0) }
+        let sender = broadcast::Sender::new(BURSTS);
+        Self { columns, sender, places: Arc::default(), rows: AtomicU64::new(0) }
     }
 
     /// Shows followers the `rows` of a flush. Called by the flusher alone.
@@ -86,12 +92,50 @@ impl Tail {
         if self.sender.receiver_count() > FOLLOWERS_MAX {
             return Err(ListError::Followers { max: FOLLOWERS_MAX });
         }
+        let place = match &request.tenant {
+            Some(tenant) => Some(self.place_for(tenant)?),
+            None => None,
+        };
         // Relaxed: the channel's lock, taken above, comes after every burst that this follower does
         // not get, so their rows are in. Those of a burst on its way may be, see `next`.
         let seen = self.rows.load(Ordering::Relaxed);
         let columns = Arc::clone(&self.columns);
-        Ok(Follower { columns, receiver, texts: request.texts(), seen })
+        Ok(Follower { columns, receiver, texts: request.texts(), seen, _place: place })
     }
+
+    fn place_for(&self, tenant: &str) -> Result<Place, ListError> {
+        let mut places = lock(&self.places);
+        let taken = places.entry(tenant.to_owned()).or_default();
+        if *taken == FOLLOWERS_OF_ONE_MAX {
+            return Err(ListError::Followers { max: FOLLOWERS_OF_ONE_MAX });
+        }
+        *taken += 1;
+        Ok(Place { tenant: tenant.to_owned(), places: Arc::clone(&self.places) })
+    }
+}
+
+/// The place of one who follows a tenant; free again when it is dropped.
+#[derive(Debug)]
+struct Place {
+    tenant: String,
+    places: Arc<Mutex<BTreeMap<String, usize>>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = lock(&self.places);
+        if let Some(taken) = places.get_mut(&self.tenant) {
+            *taken -= 1;
+            if *taken == 0 {
+                places.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+/// A poisoned lock only says that another thread panicked; the counts are right.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The last rows, copied, so that a burst keeps no large batch alive.
@@ -130,6 +174,7 @@ pub struct Follower {
     texts: Vec<(&'static str, String)>,
     /// Rows up to here have been shown or reported.
     seen: u64,
+    _place: Option<Place>,
 }
 
 impl Follower {
@@ -276,5 +321,20 @@ mod tests {
         assert!(matches!(tail.follow(&request), Err(ListError::Followers { .. })));
         followers.pop();
         assert!(tail.follow(&request).is_ok());
+    }
+
+    #[test]
+    fn no_tenant_takes_the_places_of_all() {
+        let tail = Tail::new(Arc::default());
+        let mut followers: Vec<_> =
+            (0..FOLLOWERS_OF_ONE_MAX).map(|_| follow(&tail, Some("t1"))).collect();
+        let request = ListRequest { tenant: Some("t1".into()), ..ListRequest::default() };
+        let refused = tail.follow(&request);
+        assert!(matches!(refused, Err(ListError::Followers { max: FOLLOWERS_OF_ONE_MAX })));
+        drop((follow(&tail, Some("t0")), follow(&tail, None)));
+        followers.pop();
+        assert!(tail.follow(&request).is_ok());
+        drop(followers);
+        assert!(lock(&tail.places).is_empty());
     }
 }

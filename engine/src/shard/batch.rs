@@ -7,6 +7,7 @@ use arrow::array::{
 };
 use ringlake_event::{Event, Record, Sender};
 
+use crate::bots::Robots;
 use crate::log::batch_bytes;
 use crate::schema::log_schema;
 use crate::visitor::Visitors;
@@ -36,6 +37,8 @@ pub struct BatchBuilder {
     source: StringBuilder,
     /// Who knows the visitors; without it no event has a visitor id.
     visitors: Option<Arc<Visitors>>,
+    /// Who knows robots; without it their events are like all others.
+    bots: Option<Robots>,
 }
 
 impl BatchBuilder {
@@ -45,10 +48,10 @@ impl BatchBuilder {
         Self::default()
     }
 
-    /// The same with visitor ids.
+    /// The same with visitor ids, and with the events of robots marked if `bots` says so.
     #[must_use]
-    pub(crate) fn with_visitors(visitors: Arc<Visitors>) -> Self {
-        Self { visitors: Some(visitors), ..Self::default() }
+    pub(crate) fn with_senders(visitors: Arc<Visitors>, bots: Option<Robots>) -> Self {
+        Self { visitors: Some(visitors), bots, ..Self::default() }
     }
 
     /// Who knows the visitors, if anybody.
@@ -100,7 +103,14 @@ impl BatchBuilder {
             self.user_agent.append_option(event.user_agent);
             self.ip.append_option(ip.as_deref());
             self.properties.append_option(event.properties);
-            self.context.append_option(event.context);
+            match &mut self.bots {
+                None => self.context.append_option(event.context),
+                Some(bots) => {
+                    let agent = event.user_agent.or(sender.map(|sender| sender.user_agent));
+                    let context = bots.context(agent.unwrap_or_default(), event.context);
+                    self.context.append_option(context);
+                }
+            }
             self.source.append_value(source);
             self.rows += 1;
         }

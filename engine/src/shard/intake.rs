@@ -17,6 +17,7 @@ use ringlake_event::{Record, RecordError};
 
 use super::batch::BatchBuilder;
 use super::held::HeldRequests;
+use crate::bots::Robots;
 use crate::visitor::Visitors;
 
 /// What became of a request from the ring.
@@ -87,10 +88,10 @@ impl Intake {
         }
     }
 
-    /// The same with visitor ids.
+    /// The same with visitor ids, and with the events of robots marked if `bots` says so.
     #[must_use]
-    pub(crate) fn with_visitors(mut self, visitors: Arc<Visitors>) -> Self {
-        self.builder = BatchBuilder::with_visitors(visitors);
+    pub(crate) fn with_senders(mut self, visitors: Arc<Visitors>, bots: Option<Robots>) -> Self {
+        self.builder = BatchBuilder::with_senders(visitors, bots);
         self
     }
 

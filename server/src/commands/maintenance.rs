@@ -64,8 +64,8 @@ fn work<T: DeserializeOwned>(
 /// Where the server of the data directory listens, if one runs.
 fn server_of(config: &Config) -> Option<String> {
     let owner = directory::owner(&config.engine.data)?;
-    let (_, address) = owner.split_once(" at ")?;
-    Some(format!("http://{address}"))
+    let (_, url) = owner.split_once(" at ")?;
+    Some(url.to_owned())
 }
 
 fn ask<T: DeserializeOwned>(

@@ -36,8 +36,9 @@ use crate::traces::export::{Exporter, LAST_SEND_TIMEOUT};
 use crate::traces::{self, Tracer};
 use crate::{EXIT_FAILED, EXIT_FINE, UsageError};
 
-/// Threads for work that blocks: queries being planned and encoded, rolls, scrapes.
-const BLOCKING_THREADS_MAX: usize = 64;
+/// Threads for work that blocks, beside one for each query that may run or wait: listings, statistics,
+/// results being encoded, keys, rolls, scrapes. Each exists while it is needed.
+const BLOCKING_THREADS: usize = 64;
 
 /// What the engine gets of the time for a stop when requests have used up all of it.
 const ENGINE_TIME_MIN: Duration = Duration::from_millis(100);
@@ -63,15 +64,17 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
     let address = accept::parse_listen(&config.listen, keys.is_open_mode())?;
     let listener = accept::bind(address).with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr().context("cannot read the address that was bound")?;
+    let queries = config.engine.query.workers + config.engine.query.waiting;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .max_blocking_threads(BLOCKING_THREADS + queries)
         .build()
         .context("cannot start the control runtime")?;
     let (engine, ingests) = Engine::open(config.engine.clone())
         .with_context(|| format!("cannot open the data directory {data}"))?;
     // A full disk must not keep the server from starting: queries need none.
-    if let Err(error) = engine.announce(&address.to_string()) {
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    if let Err(error) = engine.announce(&format!("{scheme}://{address}")) {
         let error: &dyn std::error::Error = &error;
         tracing::warn!(error, "other processes cannot be told where this server listens");
     }

@@ -138,6 +138,12 @@ pub const KEYS: &[Key] = &[
         unit: "true or false",
         meaning: "whether DNT and Sec-GPC keep events free of visitor id and address",
     },
+    Key {
+        name: "privacy.mark_bots",
+        kind: Kind::Flag,
+        unit: "true or false",
+        meaning: "whether events of known robots get \"bot\": true in their context",
+    },
     number("limits.window_ms", 100, DAY_MS, "ms", "window that the other limits count over"),
     number(
         "limits.key_requests",

@@ -70,6 +70,7 @@ pub(super) struct Tls {
 pub(super) struct Privacy {
     pub store_ip: Option<bool>,
     pub honour_dnt: Option<bool>,
+    pub mark_bots: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -185,6 +186,7 @@ impl Raw {
             privacy: Privacy {
                 store_ip: Some(config.privacy.store_ip),
                 honour_dnt: Some(config.privacy.honour_dnt),
+                mark_bots: Some(engine.mark_bots),
             },
             limits: Limits {
                 window_ms: in_millis(config.quotas.window),

@@ -33,7 +33,8 @@ pub fn show(config: &Config) -> Result<String, UsageError> {
         let (value, default) = (lookup(&values, key.name), lookup(&defaults, key.name));
         let origin = config.origin(key.name);
         let mut note = format!("{}; {origin}", key.unit);
-        if let (false, Some(default)) = (*origin == Origin::Default, default) {
+        if *origin != Origin::Default {
+            let default = default.map_or_else(|| "not set".into(), Value::to_string);
             note.push_str(&format!(", default {default}"));
         }
         text.push_str(&format!("\n# {}\n", key.meaning));
@@ -45,7 +46,8 @@ pub fn show(config: &Config) -> Result<String, UsageError> {
     Ok(text)
 }
 
-fn table(config: &Config) -> Result<Table, UsageError> {
+/// `config` as values.
+pub(super) fn table(config: &Config) -> Result<Table, UsageError> {
     let failed = |error| UsageError(format!("the configuration cannot be written: {error}"));
     match Value::try_from(Raw::of(config)).map_err(failed)? {
         Value::Table(table) => Ok(table),

@@ -34,6 +34,31 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.origin("listen"), &Origin::Default);
 }
 
+/// A line of `ops/CONFIGURATION.md`.
+fn described(key: &keys::Key, defaults: &Table) -> String {
+    let default = match (key.name, lookup(defaults, key.name)) {
+        ("shards", _) => "one a core".into(),
+        (_, None) => "not set".into(),
+        (_, Some(value)) => format!("`{value}`"),
+    };
+    let range = match key.kind {
+        Kind::Count { min, max } => format!(", {min} to {max}"),
+        _ => String::new(),
+    };
+    format!("| `{}` | {default} | {}{range} | {} |", key.name, key.unit, key.meaning)
+}
+
+#[test]
+fn the_reference_describes_every_key_as_the_code_has_it() {
+    // Some defaults grow with the cores of the machine.
+    let one = load(None, &[("RINGLAKE_SHARDS", "1")], vec![]).unwrap();
+    let defaults = show::table(&one).unwrap();
+    let expected: Vec<String> = KEYS.iter().map(|key| described(key, &defaults)).collect();
+    let written = include_str!("../../ops/CONFIGURATION.md");
+    let written: Vec<&str> = written.lines().filter(|line| line.starts_with("| `")).collect();
+    assert!(written == expected, "the table should be:\n{}", expected.join("\n"));
+}
+
 #[test]
 fn environment_overrides_the_file_and_flags_override_both() {
     let file = "listen = \"127.0.0.1:1\"\nack = \"memory\"\n[duckdb]\nmemory = \"2GB\"\n";

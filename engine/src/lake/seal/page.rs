@@ -3,7 +3,7 @@
 //! A header is a Thrift struct in the compact protocol. Only its kind and its two sizes are
 //! understood; everything else is kept as it is, byte by byte.
 //!
-//! **Limits.** A header of more than [`HEADER_MAX`] bytes is taken for damage: DuckDB's have about
+//! **Limits.** A header of more than [`HEADER_MAX`] bytes is taken for damage: they have about
 //! 20, and one with statistics of two long values a few hundred.
 
 use std::fs::File;
