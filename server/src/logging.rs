@@ -1,7 +1,7 @@
 //! Log lines on standard error.
 //!
 //! `RINGLAKE_LOG` (or `RUST_LOG`) filters them in the syntax of `tracing-subscriber`, for example
-//! `ringlake=debug,ringlake_engine::log=trace`; without it, our own lines from `info` up and those
+//! `ringlake=debug,ringlake_log=trace`; without it, our own lines from `info` up and those
 //! of libraries from `warn` up are written. Those of a server that repeat are counted instead of
 //! written: see [`repeats`].
 

@@ -22,7 +22,7 @@ use ringlake_event::{Sender, Tenant};
 use ringlake_keys::limits::Standing;
 use ringlake_keys::{Keys, Record, Refused, Scope};
 
-use super::answer::{self, Problem};
+use super::answer::{self, Problem, Reply};
 use super::serving_loop::ServingLoop;
 use super::{App, forwarded};
 
@@ -251,6 +251,16 @@ impl ServingLoop {
         outcome.map(|_| ()).map_err(|exceeded| Problem::Limited { exceeded, events })
     }
 
+    /// Tells in `reply`, to a request with events, how the tightest quota of requests stands, or, where
+    /// there is none, that of events.
+    pub fn show_quotas(&self, access: &Access, reply: &mut Reply) {
+        let of_events = |key| self.app.limits.of_events(key, Instant::now());
+        let standing = access.standing.or_else(|| access.key.as_deref().and_then(of_events));
+        if let Some(standing) = standing {
+            answer::show_quota(reply.headers_mut(), standing);
+        }
+    }
+
     /// Who holds the key that was sent.
     async fn holder(
         &self,
@@ -307,7 +317,8 @@ impl From<Refused> for Problem {
 }
 
 /// The key in a request's headers: `Authorization: Bearer KEY`, `X-Write-Key: KEY`, or the user name
-/// of `Authorization: Basic`, which may also be meant for a proxy in front of us.
+/// of `Authorization: Basic`, which may also be meant for a proxy in front of us. Jitsu's SDK sends
+/// `X-Write-Key: KEY:SECRET` and takes no key without a colon; ours have their secret in them.
 fn in_headers<'a>(headers: &'a HeaderMap, room: &'a mut [u8; BASIC_MAX_BYTES]) -> Option<&'a str> {
     let sent = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let (scheme, value) = sent.and_then(|sent| sent.split_once(' ')).unwrap_or_default();
@@ -323,7 +334,8 @@ fn in_headers<'a>(headers: &'a HeaderMap, room: &'a mut [u8; BASIC_MAX_BYTES]) -
             return Some(user);
         }
     }
-    headers.get("x-write-key").and_then(|value| value.to_str().ok())
+    let sent = headers.get("x-write-key").and_then(|value| value.to_str().ok());
+    sent.map(|sent| sent.split_once(':').map_or(sent, |(key, _)| key))
 }
 
 /// The key in a query string. A key has no character that would be encoded there.
@@ -351,6 +363,7 @@ mod tests {
         assert_eq!(found(&[("authorization", "Bearer rl_w1_x")]), expected);
         assert_eq!(found(&[("authorization", "bearer  rl_w1_x ")]), expected);
         assert_eq!(found(&[("x-write-key", "rl_w1_x")]), expected);
+        assert_eq!(found(&[("x-write-key", "rl_w1_x:secret")]), expected);
         assert_eq!(found(&[("authorization", &basic("rl_w1_x:"))]), expected);
         assert_eq!(found(&[("authorization", &basic("rl_w1_x:ignored"))]), expected);
         let proxy = basic("alice:secret");

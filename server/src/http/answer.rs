@@ -7,9 +7,12 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
+use hyper::body::Incoming;
 use hyper::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
@@ -23,6 +26,7 @@ use ringlake_event::{DecodeError, ErrorKind, Rejection};
 use ringlake_keys::limits::{Exceeded, Standing};
 use serde_json::{Map, Value, json};
 
+use super::body;
 use super::connection::Streaming;
 use super::status;
 
@@ -354,6 +358,17 @@ impl IntoResponse for Problem {
     }
 }
 
+/// The part of a path that names something.
+pub type PathText = Result<Path<String>, PathRejection>;
+
+/// The text of that part; nothing has a name that is none.
+///
+/// # Errors
+/// [`Problem::NotFound`], which says `what` there is not.
+pub fn path_text(part: PathText, what: &str) -> Result<String, Problem> {
+    part.map(|Path(text)| text).map_err(|_| Problem::NotFound(what.into()))
+}
+
 /// Tells how a quota stands.
 pub fn show_quota(headers: &mut HeaderMap, standing: Standing) {
     const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
@@ -497,9 +512,20 @@ pub fn accepted_for_sdk(events: usize, duplicates: usize, rejected: &[Rejection]
     whole(StatusCode::OK, JSON, body.to_string().into())
 }
 
-/// Makes this the last answer of its connection.
-pub fn close_after(reply: &mut Reply) {
-    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+/// What becomes of the rest of a request that is answered early: its body is read and thrown away for
+/// a while, and the answer is the last of its connection where more of the same is to be expected. What
+/// was refused for its key or its options is short as a rule: there the connection goes on.
+pub fn let_go(reply: &mut Reply, headers: &HeaderMap, rest: Incoming) {
+    if !body::needs_draining(&rest, headers) {
+        return;
+    }
+    if matches!(
+        reply.status(),
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+    ) {
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    tokio::task::spawn_local(body::drain(rest));
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //!
 //! **Memory.** Beside the body: its unpacked form, at most the limit of a body, and its events, at
 //! most twice that. They are put together beside the ring, because a dictionary lets them be longer
-//! than what was sent.
+//! than what was sent, and while they wait for room they take their body's place in the budget of
+//! bodies.
 
 use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
@@ -37,12 +38,13 @@ impl ServingLoop {
     /// What the stream, the quotas of `access` or the ring say.
     pub async fn store_stream(
         &self,
-        body: &Packed,
+        body: Packed,
         mode: Mode,
         access: &Access,
         request: &EventRequest<'_>,
     ) -> Result<(Decoded, Option<Ticket>), Problem> {
-        let (assembly, rejected) = self.read_stream(body, mode, request)?;
+        let (assembly, rejected) = self.read_stream(&body, mode, request)?;
+        let _charge = body.make_way(assembly.record_len(request))?;
         let attempt = || self.commit_assembly(access, &assembly, request, &rejected);
         let ticket = self.patiently(attempt).await?;
         let (accepted, record_len) = (assembly.events(), assembly.record_len(request));

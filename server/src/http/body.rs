@@ -70,7 +70,7 @@ impl Charge {
     ///
     /// # Errors
     /// [`Problem::Crowded`] when the budget does not have it.
-    fn cover(&mut self, bytes: usize) -> Result<(), Problem> {
+    pub fn cover(&mut self, bytes: usize) -> Result<(), Problem> {
         let wanted = bytes.next_multiple_of(CHARGE_BYTES);
         let more = wanted.saturating_sub(self.bytes);
         let left = self.budget.0.get().checked_sub(more).ok_or(Problem::Crowded)?;

@@ -19,7 +19,8 @@ const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
      x-umami-cache, sp-anonymous",
 );
 /// Answer headers that a page may read, so that it can wait before it tries again.
-const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("retry-after");
+const EXPOSED_HEADERS: HeaderValue =
+    HeaderValue::from_static("retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset");
 /// A day: browsers cap it at their own, shorter limits.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, LOCATION};
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::App;
-use super::answer::Problem;
+use super::answer::{PathText, Problem, path_text};
 use super::query;
 
 /// Longest description of a job: an id is at most some kilobytes.
@@ -90,10 +90,8 @@ pub async fn list(State(app): State<Arc<App>>) -> Json<Value> {
 }
 
 /// `GET …/{id}`: one job and its report.
-pub async fn show(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
+pub async fn show(State(app): State<Arc<App>>, id: PathText) -> Result<Response, Problem> {
+    let id = path_text(id, "such erasure")?;
     match app.engine.erasure(&id) {
         Some(job) => Ok(Json(job).into_response()),
         None => Err(Problem::NotFound("such erasure".into())),

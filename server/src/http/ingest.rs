@@ -67,7 +67,20 @@ pub struct Packed {
     bytes: Bytes,
     /// What the head says about it.
     coding: Coding,
-    _charge: Charge,
+    charge: Charge,
+}
+
+impl Packed {
+    /// Lets go of the bytes: what they hold of the budget, and more where that is not enough, is from
+    /// now on for the `bytes` of what was made of them, until the charge is dropped.
+    ///
+    /// # Errors
+    /// [`Problem::Crowded`].
+    pub fn make_way(self, bytes: usize) -> Result<Charge, Problem> {
+        let mut charge = self.charge;
+        charge.cover(bytes)?;
+        Ok(charge)
+    }
 }
 
 /// Answers a request for [`PATH`].
@@ -108,20 +121,21 @@ async fn receive(
         sender,
     };
     let (decoded, ticket) = if arrow::is_stream(head) {
-        serving.store_stream(&body, options.mode(), &access, &request()).await?
+        serving.store_stream(body, options.mode(), &access, &request()).await?
     } else {
         let attempt = || serving.store(&body, options, &access, &request());
-        serving.patiently(attempt).await?
+        let stored = serving.patiently(attempt).await?;
+        // Waiting for the disk needs none of it.
+        drop(body);
+        stored
     };
-    // Waiting for the disk needs none of it.
-    drop(body);
     let duplicates = serving.acknowledge(ticket, decoded.accepted, options.ack).await?;
     let mut reply = match (decoded.rejected.is_empty(), options.quiet) {
         (false, _) => answer::partly_accepted(decoded.accepted, duplicates, &decoded.rejected),
         (true, true) => answer::empty(StatusCode::NO_CONTENT),
         (true, false) => answer::accepted(decoded.accepted, duplicates),
     };
-    access.show_quota(&mut reply);
+    serving.show_quotas(&access, &mut reply);
     Ok(reply)
 }
 
@@ -149,7 +163,7 @@ impl ServingLoop {
         let mut charge = self.budget.charge();
         let pace = Pace::of(config);
         let bytes = body::collect(body, config.body_max_bytes, pace, &mut charge).await?;
-        Ok(Packed { bytes, coding, _charge: charge })
+        Ok(Packed { bytes, coding, charge })
     }
 
     /// Unpacks a body for `read`. Nothing else of this loop runs meanwhile.
@@ -289,14 +303,7 @@ impl ServingLoop {
         body: Incoming,
     ) -> Reply {
         let mut reply = outcome.unwrap_or_else(|refused| self.refuse(refused));
-        if body::needs_draining(&body, &head.headers) {
-            // What was refused for its options alone is short as a rule: the connection goes on.
-            if matches!(reply.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
-            {
-                answer::close_after(&mut reply);
-            }
-            tokio::task::spawn_local(body::drain(body));
-        }
+        answer::let_go(&mut reply, &head.headers, body);
         self.observe(began);
         reply
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderValue};
@@ -17,7 +17,7 @@ use ringlake_keys::{Error, Key, Record, Wanted};
 use serde_json::{Value, json};
 
 use super::App;
-use super::answer::{Problem, chain};
+use super::answer::{PathText, Problem, chain, path_text};
 use super::query;
 
 /// How often the file is looked at; a change shall be seen within a second.
@@ -45,19 +45,15 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
 }
 
 /// `POST …/{id}/rotate`: a new secret for a key.
-pub async fn rotate(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
+pub async fn rotate(State(app): State<Arc<App>>, id: PathText) -> Result<Response, Problem> {
+    let id = path_text(id, "such key")?;
     let made = app.blocking(move |app| app.change_keys(|file| file.rotate(&id))).await?;
     Ok(shown_once(StatusCode::OK, &made))
 }
 
 /// `DELETE …/{id}`: the key is refused from now on.
-pub async fn revoke(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+pub async fn revoke(State(app): State<Arc<App>>, id: PathText) -> Result<Json<Value>, Problem> {
+    let id = path_text(id, "such key")?;
     let record = app.blocking(move |app| app.change_keys(|file| file.revoke(&id))).await?;
     Ok(Json(described(&record)))
 }

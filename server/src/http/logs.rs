@@ -62,16 +62,17 @@ async fn receive(
     };
     let label = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let read = serving.unpack(&body, |bytes| read(serving, label, bytes, &request))?;
-    drop(body);
     let Read { encoding, assembly, rejected } = read;
+    let charge = body.make_way(assembly.record_len(&request))?;
     let attempt = || serving.commit_assembly(&access, &assembly, &request, &rejected);
     let ticket = serving.patiently(attempt).await?;
     let accepted = assembly.events();
     serving.assembly.replace(assembly);
+    drop(charge);
     serving.acknowledge(ticket, accepted, None).await?;
     let content_type = HeaderValue::from_static(encoding.content_type());
     let mut reply = answer::whole(StatusCode::OK, content_type, encoding.answer(&rejected).into());
-    access.show_quota(&mut reply);
+    serving.show_quotas(&access, &mut reply);
     Ok(reply)
 }
 

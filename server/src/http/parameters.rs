@@ -16,10 +16,11 @@ pub const MOMENT: &str = "an RFC 3339 time, a day such as 2026-01-31, or an epoc
 pub struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    /// Reads a query string.
+    /// Reads a query string. A key in it is not one of them: it counts for ingest only, and is
+    /// ignored everywhere else.
     pub fn new(query: Option<&str>) -> Self {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-        Self(pairs.into_owned().collect())
+        Self(pairs.into_owned().filter(|(name, _)| name != "key").collect())
     }
 
     /// Takes the value of `name`.

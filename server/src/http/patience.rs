@@ -5,7 +5,7 @@
 //! would only cost more of it.
 //!
 //! **Bounds.** A request waits [`PATIENCE`] at most. Its body counts against what bodies may hold
-//! together meanwhile, and its connection carries no other request.
+//! together meanwhile.
 //!
 //! **Not guaranteed.** The order of those that wait.
 

@@ -88,7 +88,7 @@ async fn receive(serving: &ServingLoop, peer: IpAddr, head: &Parts) -> Result<Re
     } else {
         answer::whole(StatusCode::OK, IMAGE, Bytes::from_static(&GIF))
     };
-    access.show_quota(&mut reply);
+    serving.show_quotas(&access, &mut reply);
     Ok(reply)
 }
 

@@ -9,7 +9,8 @@
 //! **Failure.** As on our own route: 429 and 503 say "later", any other 4xx "never".
 //!
 //! **Memory.** A request's events are put together beside the ring, because they can take more
-//! bytes than their body: at most twice the limit of a body.
+//! bytes than their body: at most twice the limit of a body. While they wait, for a key to be checked or
+//! for room in the ring, they take their body's place in the budget of bodies.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -120,11 +121,12 @@ async fn receive(
         };
         read(serving, route, |decoder, how, assembly| decoder.decode(&text, how, assembly))
     })?;
-    drop(body);
+    let charge = body.make_way(read.assembly.record_len(&read.request))?;
     let (access, decoded, ticket) = store(serving, peer, head, access, read).await?;
+    drop(charge);
     let duplicates = serving.acknowledge(ticket, decoded.accepted, None).await?;
     let mut reply = answer::accepted_for_sdk(decoded.accepted, duplicates, &decoded.rejected);
-    access.show_quota(&mut reply);
+    serving.show_quotas(&access, &mut reply);
     Ok(reply)
 }
 
@@ -137,15 +139,19 @@ async fn receive_pixel(
     serving.check_open()?;
     let access = known_sender(serving, peer, head).await?;
     let query = head.uri.query().unwrap_or_default();
-    let pairs = parameters(query).collect::<Result<Vec<_>, Problem>>()?;
+    // The key is no member of the event.
+    let pairs = parameters(query).filter(|pair| !matches!(pair, Ok((name, _)) if name == "key"));
+    let pairs = pairs.collect::<Result<Vec<_>, Problem>>()?;
     let stage = serving.traces.stage("decode");
     let read = read(serving, route, |decoder, how, assembly| {
         decoder.decode_pairs(pairs.into_iter(), how, assembly)
     })?;
     drop(stage);
-    let (_, decoded, ticket) = store(serving, peer, head, access, read).await?;
+    let (access, decoded, ticket) = store(serving, peer, head, access, read).await?;
     serving.acknowledge(ticket, decoded.accepted, None).await?;
-    Ok(answer::whole(StatusCode::OK, pixel::IMAGE, Bytes::from_static(&pixel::GIF)))
+    let mut reply = answer::whole(StatusCode::OK, pixel::IMAGE, Bytes::from_static(&pixel::GIF));
+    serving.show_quotas(&access, &mut reply);
+    Ok(reply)
 }
 
 /// Who sends a request that has its key where ours have it, so that nothing is read for a wrong one.

@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{HeaderMap, Method, Request, Response, Uri};
 use ringlake_engine::Ingest;
 use ringlake_engine::ack::Acks;
 use ringlake_engine::metrics::Histogram;
@@ -36,7 +37,8 @@ use tokio::task::LocalSet;
 use tower_service::Service;
 
 use super::accept::Accepted;
-use super::answer::{Problem, Reply};
+use super::access::Access;
+use super::answer::{self, Problem, Reply};
 use super::body::Budget;
 use super::connection::{Connection, LocalTasks, Patience, Streaming};
 use super::encoding::Room;
@@ -268,23 +270,30 @@ impl ServingLoop {
         reply
     }
 
+    /// Whether a request that is not ingest may be answered: by where it comes from, and by its key.
+    async fn permit(
+        &self,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        uri: &Uri,
+    ) -> Result<Access, Problem> {
+        guard::check(headers, uri, self.app.keys.is_open_mode())?;
+        self.admit(peer, headers, uri).await
+    }
+
     /// Everything that is not ingest.
     async fn route(&self, connection: &Rc<Connection>, mut request: Request<Incoming>) -> Reply {
-        let (headers, uri) = (request.headers(), request.uri());
-        if let Err(problem) = guard::check(headers, uri, self.app.keys.is_open_mode()) {
-            return problem.reply();
-        }
-        let access = match self.admit(connection.peer, headers, uri).await {
-            Ok(admitted) => {
-                request.extensions_mut().insert(admitted.clone());
-                admitted
-            }
+        let access = match self.permit(connection.peer, request.headers(), request.uri()).await {
+            Ok(access) => access,
             Err(problem) => {
                 let mut reply = problem.reply();
-                console::ask_for_key(uri.path(), &mut reply);
+                console::ask_for_key(request.uri().path(), &mut reply);
+                let (head, body) = request.into_parts();
+                answer::let_go(&mut reply, &head.headers, body);
                 return reply;
             }
         };
+        request.extensions_mut().insert(access.clone());
         if let Some(trace) = self.traces.current() {
             request.extensions_mut().insert(trace);
         }

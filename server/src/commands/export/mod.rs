@@ -62,10 +62,14 @@ fn request(arguments: &Export) -> Result<ExportRequest, UsageError> {
             UsageError(format!("{name} is `{text}`; it must be {}", parameters::MOMENT))
         }),
     };
+    let (from, to) = (moment("--from", &arguments.from)?, moment("--to", &arguments.to)?);
+    if from.zip(to).is_some_and(|(from, to)| from >= to) {
+        return Err(UsageError("--from must be before --to".into()));
+    }
     Ok(ExportRequest {
         tenant: None,
-        from: moment("--from", &arguments.from)?,
-        to: moment("--to", &arguments.to)?,
+        from,
+        to,
         kind: arguments.kind.clone(),
         event: arguments.event.clone(),
         columns: None,
