@@ -311,7 +311,6 @@ fn opentelemetrys_exporters_deliver_logs() {
 }
 
 /// Each SDK sends its key where it always does: in a header, in the body, or as a name of the site.
-/// Jitsu's refuses our keys for their form, and is helped by its script.
 #[test]
 fn with_keys_events_of_every_sdk_belong_to_the_tenant_of_its_key() {
     let Some(folder) = clients() else { return };

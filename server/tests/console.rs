@@ -7,7 +7,7 @@ mod support;
 
 use std::process::Command;
 
-use support::{Connection, Server, basic, chromium};
+use support::{Connection, Server, basic, chromium, skip};
 
 const BASIC: &str = "Basic realm=\"ringlake, key as the user name\"";
 /// Milliseconds of the page's own time; the browser lets it pass as fast as answers come.
@@ -48,7 +48,7 @@ fn a_browser_is_asked_for_a_key_once_there_are_keys() {
 #[test]
 fn a_browser_shows_figures_events_and_the_result_of_a_query() {
     let Some(chromium) = chromium() else {
-        eprintln!("skipped: no chromium is installed (apt-get install chromium)");
+        skip("a browser (apt-get install chromium)");
         return;
     };
     let server = Server::start();

@@ -285,4 +285,6 @@ fn the_command_exports_from_a_server_and_from_a_directory_and_goes_on() {
     let written = std::fs::read(Path::new(output).join("part-00001.ndjson")).unwrap();
     assert_eq!(lines(&written).len(), 500);
     assert_eq!(run(&["export", "--output", output, "--from", "x"]).status.code(), Some(2));
+    let backwards = ["export", "--output", output, "--from", "2026-02-01", "--to", "2026-01-01"];
+    assert_eq!(run(&backwards).status.code(), Some(2));
 }

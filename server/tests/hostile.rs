@@ -42,7 +42,11 @@ fn rest(stream: &mut TcpStream) -> String {
 
 #[test]
 fn heads_that_drip_are_cut_off_and_idle_connections_are_not() {
-    let server = Server::with(&[("RINGLAKE_HTTP_HEAD_TIMEOUT_MS", "1000")]);
+    let server = Server::with(&[
+        ("RINGLAKE_HTTP_HEAD_TIMEOUT_MS", "1000"),
+        // Nothing else cuts it off.
+        ("RINGLAKE_HTTP_IDLE_TIMEOUT_MS", "86400000"),
+    ]);
     let mut idle = server.connect();
     assert_eq!(idle.request("GET", "/healthz", &[], b"").status, 200);
     let mut dripping = connect(&server);

@@ -151,7 +151,7 @@ fn promtool_has_no_complaint() {
             .spawn()
     };
     let Ok(mut check) = tool(&["check", "metrics"]) else {
-        eprintln!("skipped: there is no promtool (apt-get install prometheus)");
+        support::skip("promtool (apt-get install prometheus)");
         return;
     };
     let text = server.get("/metrics").text();

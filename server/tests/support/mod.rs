@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, dead_code, reason = "a failed test should panic; not all use all")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -81,6 +81,12 @@ pub fn basic(user: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:")))
 }
 
+/// Says that a test is left out because this machine lacks `what`; a failure where nothing may be.
+pub fn skip(what: &str) {
+    assert!(std::env::var_os("RINGLAKE_TEST_ALL").is_none(), "lacking: {what}");
+    eprintln!("skipped, lacking: {what}");
+}
+
 /// The first browser on the path, if there is one.
 pub fn chromium() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
@@ -100,7 +106,7 @@ impl Browser {
     /// A browser that shows `url`; none when none is installed, which it says.
     pub fn open(url: &str) -> Option<Browser> {
         let Some(program) = chromium() else {
-            eprintln!("skipped: no chromium is installed (apt-get install chromium)");
+            skip("a browser (apt-get install chromium)");
             return None;
         };
         let profile = tempfile::tempdir().unwrap();
@@ -132,7 +138,7 @@ impl Drop for Browser {
 pub fn clients() -> Option<PathBuf> {
     let folder = std::env::var_os("RINGLAKE_TEST_CLIENTS").map(PathBuf::from);
     if folder.is_none() {
-        eprintln!("skipped: RINGLAKE_TEST_CLIENTS names no folder with the SDKs");
+        skip("the SDKs, in a folder that RINGLAKE_TEST_CLIENTS names");
     }
     folder
 }
@@ -657,6 +663,10 @@ impl Connection {
 
     /// Whether the server has closed the connection (waits for it).
     pub fn is_closed(&mut self) -> bool {
-        matches!(self.stream.fill_buf(), Ok([]) | Err(_))
+        match self.stream.fill_buf() {
+            Ok(bytes) => bytes.is_empty(),
+            // Nothing has come, and the end has not either.
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
     }
 }
