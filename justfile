@@ -134,6 +134,7 @@ perf-smoke: bins
     "$perf" query --millions 0.02 --rounds 1; \
     "$perf" scale --seconds 0.1; \
     "$perf" soak --minutes 0.05; \
+    "$perf" replay --megabytes 30; \
     "$perf" report --output "{{target}}/perf-report.html"
 
 # Instructions of decode, ring, shard and log beside those of `perf/instructions.json`; a growth of more

@@ -6,11 +6,13 @@
 //! | [`crash`] | clients against a server that is killed, round after round |
 //! | [`fresh`] | from acknowledgement to SQL, under load |
 //! | [`hostile`] | ingestion beside queries that want everything |
+//! | [`keys`] | what keys and limits cost, and what wrong keys do |
 //! | [`latency`] | an open loop at shares of the maximum |
 //! | [`peers`] | the same events into ClickHouse's engine |
 //! | [`query`] | SQL over HTTP beside DuckDB alone on the same files |
 //! | [`ring`] | the ring beside other queues |
 //! | [`scale`] | more ids, more tenants, larger events, more shards |
+//! | [`siege`] | normal load beside thousands of hostile connections |
 //! | [`single`] | one event a request over 64 connections, beside nginx |
 //! | [`soak`] | half an hour at 60 % of the maximum |
 //! | [`replay`] | a start on a log that a crash has left |

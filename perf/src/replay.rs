@@ -26,7 +26,7 @@ use crate::trial::Common;
 /// Longest replay: a hundred times what 5 GB take.
 const READY_DEADLINE: Duration = Duration::from_secs(3 * 3_600);
 const PEAK_MAX_MB: f64 = 512.0;
-const GB: u64 = 1_000_000_000;
+const MB: u64 = 1_000_000;
 
 const SIDE: &str = "replay";
 const PEAK: &str = "peak MB";
@@ -43,9 +43,9 @@ const COLUMNS: [Column; 7] = [
 /// `perf replay`
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Size of the log in GB (thousand million bytes).
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
-    gigabytes: u64,
+    /// Size of the log in MB (million bytes).
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    megabytes: u64,
     /// Shards that write it, and that the server has.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     shards: u32,
@@ -63,8 +63,8 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let binary = server::binary()?;
     let title = format!(
-        "a start on a log of {} GB by {} shards, all of it above the table's numbers",
-        options.gigabytes, options.shards,
+        "a start on a log of {} MB by {} shards, all of it above the table's numbers",
+        options.megabytes, options.shards,
     );
     let machine = Machine::read();
     let mut report = Report::new("replay", title, &COLUMNS);
@@ -72,7 +72,7 @@ pub fn run(options: &Options) -> Result<()> {
         let scratch = options.common.scratch("replay")?;
         let data = scratch.path().join("data");
         eprintln!("round {round} of {}: writing the log", options.rounds);
-        let log = write::log(&data, options.gigabytes * GB, options.shards, options.seed)?;
+        let log = write::log(&data, options.megabytes * MB, options.shards, options.seed)?;
         eprintln!("round {round} of {}: replaying {} events", options.rounds, log.events);
         report.add(SIDE, round, &replay(&binary, &data, &log, options.shards)?);
     }

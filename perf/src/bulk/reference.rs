@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::server::memory;
 
-/// As many threads as ringlake's roll has by default.
+/// A thread for each core of the machine that the figures are of.
 const THREADS: u32 = 2;
 /// Enough that the sort never spills: the reference is to be as fast as it can.
 const MEMORY_LIMIT: &str = "4GB";

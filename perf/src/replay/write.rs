@@ -18,7 +18,7 @@ use rustix::fs::{Advice, fadvise};
 /// Text of one frame: a request of 1 MiB, as in the bulk case.
 const PIECE_BYTES: usize = 1 << 20;
 /// The server's own default.
-const SEGMENT_BYTES: u64 = 64 << 20;
+const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default)]
