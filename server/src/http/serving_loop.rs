@@ -48,6 +48,11 @@ use crate::traces::{Recorder, Trace};
 
 /// How often a loop looks for connections that stand still. Their timeouts are rounded up to it.
 const TICK: Duration = Duration::from_secs(1);
+/// So many connections that stand still are dropped at a time, which takes a millisecond or so: who
+/// opens thousands at once makes them due at once as well, and nobody else should wait for that …
+const DROPS_AT_ONCE: usize = 16;
+/// … so the others have their turn for as long.
+const DROPS_APART: Duration = Duration::from_millis(1);
 /// When the server stops, a connection without a request gets this long to have one on its way.
 const LAST_CALL: Duration = Duration::from_millis(200);
 /// hyper reads this much of a connection at most before it is taken; larger bodies come in pieces.
@@ -326,10 +331,14 @@ impl ServingLoop {
         loop {
             interval.tick().await;
             self.clock.set(self.clock.get().wrapping_add(1));
-            for connection in self.open_connections() {
-                if connection.is_stuck(patience) {
+            let mut stuck = self.open_connections();
+            stuck.retain(|connection| connection.is_stuck(patience));
+            for some in stuck.chunks(DROPS_AT_ONCE) {
+                // Looked at again: they may have gone on while the ones before them were dropped.
+                for connection in some.iter().filter(|one| one.is_stuck(patience)) {
                     connection.abort();
                 }
+                tokio::time::sleep(DROPS_APART).await;
             }
         }
     }
