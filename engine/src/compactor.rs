@@ -11,8 +11,9 @@
 //!
 //! **Roles.** One thread. Requests of users wait for the merge or the erase under way.
 //!
-//! **Limits.** A merge needs about 100 MB of memory at most (see [`crate::lake::merge`]) and begins
-//! only when its files fit twice into the disk space above the floor (see [`crate::space`]).
+//! **Limits.** A merge needs about 140 MB of memory at most (see [`crate::lake::merge`]), which the system
+//! has back when the last one is done, and begins only when its files fit twice into the disk space above
+//! the floor (see [`crate::space`]).
 //!
 //! **Failure.** A merge that fails leaves nothing behind. A file that cannot be read is left out
 //! until the next day's vacuum, or until compaction is asked for by hand. When it is not known
@@ -39,6 +40,7 @@ use crate::error::{Error, chain};
 use crate::lake::merge::{Merged, merge};
 use crate::lake::plan::{Job, Rules, next_job};
 use crate::lake::{LakeError, Location, NewFile, ReplaceOutcome, vacuum};
+use crate::memory;
 use crate::metrics::Operations;
 use crate::problem::Problem;
 use crate::roller::{Expired, Request, RollerState};
@@ -216,6 +218,8 @@ impl Compactor {
                     }
                 }
             }
+            // The next merge is a minute away, or more.
+            memory::give_back();
         }
     }
 

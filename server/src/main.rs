@@ -47,7 +47,7 @@ pub struct UsageError(pub String);
 
 fn main() -> ExitCode {
     allocator::keep_memory_for_the_next_roll();
-    ringlake_engine::query::room::give_back_with(allocator::give_back);
+    ringlake_engine::memory::give_back_with(allocator::give_back);
     let outcome = commands::run(cli::Cli::parse());
     let code = outcome.unwrap_or_else(|error| {
         // Standard error may be closed; there is nobody left to tell then.

@@ -22,6 +22,7 @@ use duckdb::Connection;
 
 use crate::config::QueryConfig;
 use crate::lake::Checked;
+use crate::memory;
 use crate::snapshot::Snapshot;
 use ringlake_niceness::Behind;
 
@@ -270,7 +271,7 @@ impl Shared {
             queue.asleep.retain(|other| other.id() != this.id());
             if keeps && queue.jobs.is_empty() && fell_asleep.elapsed() >= REST {
                 drop(queue);
-                room::give_back();
+                memory::give_back();
                 keeps = false;
                 queue = lock(&self.queue);
             }
@@ -315,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_rests_after_a_query_gives_its_memory_back() {
-        room::give_back_with(|| lock(&GAVE_BACK).push(std::thread::current().id()));
+        memory::give_back_with(|| lock(&GAVE_BACK).push(std::thread::current().id()));
         let config = QueryConfig { workers: 1, ..QueryConfig::default() };
         let pool = Pool::start(config, Arc::default(), Connection::open_in_memory).unwrap();
         let worker = pool.threads[0].thread().id();

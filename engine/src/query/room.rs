@@ -17,18 +17,12 @@
 //! when `duckdb.threads` is more than 1, are not bounded, and neither are C++ objects such as the
 //! text that `format` builds, of 4 GiB at most.
 //!
-//! **Afterwards.** What a large query has freed an allocator keeps for a while, and gives back in the
-//! middle of what the same thread does next: a count of 85 ms took 120 after the whole table had been
-//! streamed. A query worker that has nothing to do does it then, with what it was told to
-//! [`give_back_with`].
-//!
 //! **Roles.** The engine sets the bound when it opens DuckDB; each query worker calls
 //! `bound_this_thread` when it starts; the allocator calls on any thread.
 //!
 //! **Memory.** Nothing here allocates.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
 /// A block of DuckDB's with its header. Vectors that hold much are larger: DuckDB doubles them up to
@@ -39,9 +33,6 @@ const BLOCK_BYTES: usize = 264 << 10;
 static BOUND: AtomicIsize = AtomicIsize::new(0);
 /// What the large allocations are now. Written by the thread that allocates or frees.
 static TAKEN: AtomicIsize = AtomicIsize::new(0);
-
-/// Gives free memory of the calling thread, and what no thread has, back to the system.
-static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
 
 thread_local! {
     /// Whether the thread runs queries.
@@ -68,19 +59,6 @@ pub fn may_allocate(bytes: usize) -> bool {
     }
     let bound = BOUND.load(Ordering::Relaxed);
     bound == 0 || TAKEN.load(Ordering::Relaxed).saturating_add(signed(bytes)) <= bound
-}
-
-/// Has query workers call `give_back` when they have rested for a while after a query. The first call
-/// holds.
-pub fn give_back_with(give_back: fn()) {
-    let _ = GIVE_BACK.set(give_back);
-}
-
-/// Gives back what the calling thread has kept.
-pub(super) fn give_back() {
-    if let Some(give_back) = GIVE_BACK.get() {
-        give_back();
-    }
 }
 
 /// Counts an allocation whose size is really `bytes`.
