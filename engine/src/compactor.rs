@@ -26,6 +26,7 @@ mod retention;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -135,12 +136,17 @@ pub(crate) struct CompactorState {
 }
 
 impl CompactorState {
-    /// Says that the compactor is gone until the next start.
-    pub(crate) fn has_panicked(&self) {
-        let problem = "the thread compactor has panicked; restart it";
-        // It is said here whether it is new or not.
-        let _ = self.problem.set(problem.into());
-        tracing::error!("{problem}; files are neither joined nor removed, and nothing is erased");
+    /// Does the `work` of the compactor's thread. When that panics the compactor is gone until the next
+    /// start, and says so; events are accepted without it.
+    pub(crate) fn watch(&self, work: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            let problem = "the thread compactor has panicked; restart it";
+            // It is said here whether it is new or not.
+            let _ = self.problem.set(problem.into());
+            tracing::error!(
+                "{problem}; files are neither joined nor removed, and nothing is erased"
+            );
+        }
     }
 
     /// Makes the compactor give up the merge that it does.
@@ -556,6 +562,16 @@ mod tests {
         assert_eq!(pauses(), 2);
         after_a_slice();
         assert_eq!(pauses(), 2, "the roll has ended");
+    }
+
+    #[test]
+    fn a_panic_is_a_problem_that_stays() {
+        let state = CompactorState::default();
+        state.watch(|| {});
+        assert!(!state.problem.is_there());
+        state.watch(|| panic!("a mistake"));
+        let problem = state.problem.text().unwrap();
+        assert!(problem.starts_with("the thread compactor has panicked"), "{problem}");
     }
 
     #[test]

@@ -4,12 +4,20 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::error::Error;
+use crate::lake::RETENTION_MAX;
+use crate::log::FRAME_BYTES_MAX;
+use crate::promoted::Promotion;
+
 pub use crate::promoted::ColumnConfig;
 
 /// Default capacity of a shard's ring. Half of it must hold the largest request that the default
 /// limits allow (4 MiB of JSON with 50,000 events), so that such a request is never refused for
 /// its size alone.
 pub const DEFAULT_RING_BYTES: usize = 16 << 20;
+/// Shards that can be configured. Delta keeps a number for each, `verify` a bitmap.
+const SHARDS_MAX: usize = 1_024;
+const _: () = assert!(SHARDS_MAX <= ringlake_dedup::OWNERS_MAX as usize);
 /// Rows of one DuckDB row group: the flush size that measured best by far.
 pub const ROW_GROUP_ROWS: usize = 122_880;
 /// Uncompressed size at which a page of a Parquet file ends, in bytes. Whoever reads a column holds
@@ -89,6 +97,54 @@ impl Config {
             compaction: CompactionConfig::default(),
             retention: RetentionConfig::default(),
         }
+    }
+
+    /// Checks ranges and contradictions.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the first value that cannot be, and what it may be;
+    /// [`Error::Columns`] does that for a promoted column.
+    pub fn check(&self) -> Result<(), Error> {
+        let out_of_range =
+            |name, value: String, limit: String| Err(Error::Config { name, value, limit });
+        if self.shards.get() > SHARDS_MAX {
+            return out_of_range(
+                "shards",
+                self.shards.to_string(),
+                format!("at most {SHARDS_MAX}"),
+            );
+        }
+        let ring = ringlake_ring::MIN_CAPACITY..=ringlake_ring::MAX_CAPACITY;
+        if !ring.contains(&self.ring_bytes) || !self.ring_bytes.is_power_of_two() {
+            let limit = format!("a power of two from {} to {}", ring.start(), ring.end());
+            return out_of_range("ring_bytes", self.ring_bytes.to_string(), limit);
+        }
+        let least = 2 * self.open_log_bytes();
+        if self.log_max_bytes() < least {
+            let limit = format!(
+                "at least {least}, twice what the open segments of {} shards may hold \
+                 (log.segment_bytes, log.batch_bytes and half of ring_bytes each)",
+                self.shards
+            );
+            return out_of_range("log.max_bytes", self.log_max_bytes().to_string(), limit);
+        }
+        // A batch closes between requests, of which one takes half of the ring at most; in Arrow's
+        // form it may be longer.
+        let batch = self.log.batch_bytes.saturating_add(self.ring_bytes / 2);
+        if batch > FRAME_BYTES_MAX / 2 {
+            let most = FRAME_BYTES_MAX / 2;
+            let limit = format!(
+                "at most {most} together with half of ring_bytes: a batch is one log frame"
+            );
+            return out_of_range("log.batch_bytes", self.log.batch_bytes.to_string(), limit);
+        }
+        Promotion::new(&self.columns)?;
+        let retained = self.compaction.retain_replaced;
+        if retained > RETENTION_MAX {
+            let limit = format!("at most {RETENTION_MAX:?}");
+            return out_of_range("compaction.retain_replaced", format!("{retained:?}"), limit);
+        }
+        Ok(())
     }
 }
 

@@ -58,6 +58,7 @@ type Values = [f64; 9];
 
 /// `perf siege`
 #[derive(Debug, Args)]
+#[command(mut_arg("rounds", |arg| arg.default_value("9")))]
 pub struct Options {
     /// Connections that are held.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u16).range(4..=9_000))]

@@ -416,15 +416,7 @@ fn validate(raw: Raw, origins: BTreeMap<&'static str, Origin>) -> Result<Config,
     raw::fill_engine(&raw, &mut engine)?;
     raw::fill_columns(&raw, &mut engine)?;
     set(&mut engine.mark_bots, raw.privacy.mark_bots);
-    let least = 2 * engine.open_log_bytes();
-    if engine.log_max_bytes() < least {
-        return Err(UsageError(format!(
-            "log.max_bytes is {}; it must not be below {least} bytes, twice what the open segments \
-             of {} shards may hold (log.segment_bytes, log.batch_bytes and half of ring_bytes each)",
-            engine.log_max_bytes(),
-            engine.shards
-        )));
-    }
+    engine.check().map_err(|error| UsageError(error.to_string()))?;
     let mut http = HttpConfig::default();
     raw::fill_http(&raw, &mut http)?;
     let mut quotas = Quotas::default();

@@ -86,6 +86,33 @@ fn a_key_that_has_used_up_its_requests_waits_and_others_do_not() {
 }
 
 #[test]
+fn a_refusal_before_the_body_ends_the_connection_and_arrives() {
+    let limits = [("RINGLAKE_LIMITS_KEY_REQUESTS", "1"), ("RINGLAKE_LIMITS_WINDOW_MS", "3600000")];
+    let (server, keys) = start(&limits);
+    assert_eq!(send(&server, &keys.first, "POST", "/v1/events", EVENT).status, 202);
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\
+         Content-Length: 1000000\r\n\r\n[",
+        keys.first
+    );
+    let mut connection = Connection::new(server.address);
+    assert!(connection.send(head.as_bytes()));
+    let answer = connection.answer(false);
+    assert_eq!((answer.status, answer.header("connection")), (429, Some("close")));
+    assert!(connection.is_closed());
+
+    // Without a body there is nothing that has to be read.
+    let mut connection = Connection::new(server.address);
+    let bearer = format!("Bearer {}", keys.first);
+    let headers = [("Authorization", bearer.as_str())];
+    for _ in 0..2 {
+        let answer = connection.request("GET", "/v1/pixel.gif?type=page", &headers, b"");
+        assert_eq!((answer.status, answer.header("connection")), (429, None));
+    }
+    server.leave_unaccounted();
+}
+
+#[test]
 fn the_keys_of_a_tenant_share_its_quota_of_events() {
     let limits =
         [("RINGLAKE_LIMITS_TENANT_EVENTS", "10"), ("RINGLAKE_LIMITS_WINDOW_MS", "3600000")];

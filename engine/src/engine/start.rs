@@ -12,7 +12,6 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -38,9 +37,9 @@ use crate::hot::{
     Sealed, queue,
 };
 use crate::ingest::{Bar, Gate, Ingest};
-use crate::lake::{Checked, Location, RETENTION_MAX, Table};
+use crate::lake::{Checked, Location, Table};
 use crate::listing::{Lister, Signer, Tail};
-use crate::log::{FRAME_BYTES_MAX, Identity, Log};
+use crate::log::{Identity, Log};
 use crate::markers::Markers;
 use crate::problem::Problem;
 use crate::promoted::{Promoter, Promotion, TableColumns};
@@ -54,10 +53,6 @@ use crate::space::{self, Space};
 use crate::visitor::{self, Visitors};
 use crate::vital::Vital;
 use ringlake_niceness::Behind;
-
-/// Shards that can be configured. Delta keeps a number for each, `verify` a bitmap.
-const SHARDS_MAX: usize = 1_024;
-const _: () = assert!(SHARDS_MAX <= ringlake_dedup::OWNERS_MAX as usize);
 
 /// What a shard needs before its log is known.
 struct ShardParts {
@@ -83,7 +78,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_on(config: Config, disk: Arc<dyn Disk>) -> Result<(Self, Vec<Ingest>), Error> {
-        validate(&config)?;
+        config.check()?;
         let (directory, mut table) = open_files(&config, disk)?;
         let promoter = promote(&config, &mut table)?;
         let columns = promoter.columns();
@@ -260,10 +255,7 @@ impl Engine {
         let state = Arc::clone(&shared.compactor);
         self.spawn("compactor", move || {
             ringlake_niceness::step(Behind::Events);
-            // Events do not need it: they are accepted without.
-            if catch_unwind(AssertUnwindSafe(|| compactor.run())).is_err() {
-                state.has_panicked();
-            }
+            state.watch(|| compactor.run());
         })
     }
 
@@ -457,43 +449,6 @@ pub(crate) fn open_files(
         tracing::info!(files = orphans.len(), "removed files that are no part of the table");
     }
     Ok((directory, table))
-}
-
-fn validate(config: &Config) -> Result<(), Error> {
-    let out_of_range =
-        |name, value: String, limit: String| Err(Error::Config { name, value, limit });
-    if config.shards.get() > SHARDS_MAX {
-        return out_of_range("shards", config.shards.to_string(), format!("at most {SHARDS_MAX}"));
-    }
-    let ring = ringlake_ring::MIN_CAPACITY..=ringlake_ring::MAX_CAPACITY;
-    if !ring.contains(&config.ring_bytes) || !config.ring_bytes.is_power_of_two() {
-        let limit = format!("a power of two from {} to {}", ring.start(), ring.end());
-        return out_of_range("ring_bytes", config.ring_bytes.to_string(), limit);
-    }
-    let least = 2 * config.open_log_bytes();
-    if config.log_max_bytes() < least {
-        let limit = format!(
-            "at least {least}, twice what the open segments of {} shards may hold",
-            config.shards
-        );
-        return out_of_range("log.max_bytes", config.log_max_bytes().to_string(), limit);
-    }
-    // A batch closes between requests, of which one takes half of the ring at most; in Arrow's form it
-    // may be longer.
-    let batch = config.log.batch_bytes.saturating_add(config.ring_bytes / 2);
-    if batch > FRAME_BYTES_MAX / 2 {
-        let most = FRAME_BYTES_MAX / 2;
-        let limit =
-            format!("at most {most} together with half of ring_bytes: a batch is one log frame");
-        return out_of_range("log.batch_bytes", config.log.batch_bytes.to_string(), limit);
-    }
-    Promotion::new(&config.columns)?;
-    let retained = config.compaction.retain_replaced;
-    if retained > RETENTION_MAX {
-        let limit = format!("at most {RETENTION_MAX:?}");
-        return out_of_range("compaction.retain_replaced", format!("{retained:?}"), limit);
-    }
-    Ok(())
 }
 
 /// The first hot table, and what works on it.

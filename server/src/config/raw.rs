@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringlake_engine::Config as EngineConfig;
-use ringlake_engine::promoted::{ColumnConfig, Promotion, kind_of, name_of, one_of_the_types};
+use ringlake_engine::promoted::{ColumnConfig, kind_of, name_of, one_of_the_types};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -334,7 +334,7 @@ pub(super) fn fill_columns(raw: &Raw, engine: &mut EngineConfig) -> Result<(), U
         let (name, path) = (column.name.clone(), column.path.clone());
         engine.columns.push(ColumnConfig { name, path, kind });
     }
-    Promotion::new(&engine.columns).map(drop).map_err(|unfit| UsageError(unfit.to_string()))
+    Ok(())
 }
 
 /// The files of the section `tls`.

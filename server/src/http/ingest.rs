@@ -393,6 +393,7 @@ fn bad_parameter(name: &'static str, value: &str, allowed: &'static str) -> Prob
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+    use super::super::body::Budget;
     use super::*;
 
     #[test]
@@ -401,6 +402,27 @@ mod tests {
         let expected = Options { ack: Some(Ack::Memory), partial: true, quiet: true };
         assert_eq!(options.unwrap(), expected);
         assert_eq!(Options::parse(None).unwrap(), Options::default());
+    }
+
+    #[test]
+    fn events_that_wait_hold_what_their_body_held_and_what_they_need_more() {
+        const KIB: usize = 1 << 10;
+        let budget = Budget::new(64 * KIB);
+        let packed = |charged| {
+            let mut charge = budget.charge();
+            charge.cover(charged).unwrap();
+            Packed { bytes: Bytes::new(), coding: Coding::Identity, charge }
+        };
+        let fits = |bytes| budget.charge().cover(bytes).is_ok();
+        let waiting = packed(16 * KIB).make_way(48 * KIB).unwrap();
+        assert!(fits(16 * KIB) && !fits(20 * KIB));
+        let problem = packed(8 * KIB).make_way(20 * KIB).unwrap_err();
+        assert!(matches!(problem, Problem::Crowded), "{problem}");
+        assert!(fits(16 * KIB), "what the refused one had is back");
+        drop(waiting);
+        // What needs less than its body keeps what that had.
+        let _waiting = packed(48 * KIB).make_way(KIB).unwrap();
+        assert!(fits(16 * KIB) && !fits(20 * KIB));
     }
 
     #[test]

@@ -146,4 +146,11 @@ mod tests {
         assert_eq!(parameters.count("limit", 10, "1 to 10").unwrap(), Some(5));
         assert!(parameters.finish("limit").unwrap_err().to_string().contains("limt"));
     }
+
+    #[test]
+    fn a_key_is_no_parameter_however_often_it_is_there() {
+        let mut parameters = Parameters::new(Some("key=a&limit=5&key=b"));
+        assert_eq!(parameters.count("limit", 10, "1 to 10").unwrap(), Some(5));
+        parameters.finish("limit").unwrap();
+    }
 }
