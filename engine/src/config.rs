@@ -300,7 +300,7 @@ pub struct CompactionConfig {
     pub file_bytes: u64,
     /// How long files stay on disk after they have been replaced, for readers outside this process
     /// that still use an older version of the table. Default 24 h, at most
-    /// [`RETENTION_MAX`](crate::lake::RETENTION_MAX).
+    /// [`RETENTION_MAX`].
     pub retain_replaced: Duration,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! An allocator keeps what a thread has freed until that thread wants something again, and gives it
 //! back in the middle of what it does then. A thread that has done something large and does not know
-//! when the next such thing comes calls [`give_back`] instead: query workers after a rest, the compactor
-//! when it has joined what there was.
+//! when the next such thing comes has it given back at once: query workers after a rest, the compactor when
+//! it has joined what there was.
 //!
 //! **Not guaranteed.** Anything, as long as the program has not said how ([`give_back_with`]).
 
