@@ -130,11 +130,11 @@ impl Config {
         }
         // A batch closes between requests, of which one takes half of the ring at most; in Arrow's
         // form it may be longer.
-        let batch = self.log.batch_bytes.saturating_add(self.ring_bytes / 2);
-        if batch > FRAME_BYTES_MAX / 2 {
-            let most = FRAME_BYTES_MAX / 2;
+        let frame = FRAME_BYTES_MAX / 2;
+        let most = frame.saturating_sub(self.ring_bytes / 2);
+        if self.log.batch_bytes > most {
             let limit = format!(
-                "at most {most} together with half of ring_bytes: a batch is one log frame"
+                "at most {most}, which half of ring_bytes leaves of the {frame} bytes of a log frame"
             );
             return out_of_range("log.batch_bytes", self.log.batch_bytes.to_string(), limit);
         }
