@@ -65,8 +65,9 @@ impl Gate {
 
     /// Puts `bar` up.
     pub(crate) fn bar(&self, bar: Bar) {
-        // Relaxed: a request that slips through is served like any other.
-        self.0.fetch_or(bar as u8, Ordering::Relaxed);
+        // Release: whoever sees the bar and looks for its reason finds it; pairs with the fence in
+        // `Engine::readiness`. A request that slips through is served like any other.
+        self.0.fetch_or(bar as u8, Ordering::Release);
     }
 
     /// Whether `bar` is up.

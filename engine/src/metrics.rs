@@ -5,45 +5,45 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the buckets in seconds: a look at a key takes a tenth of a microsecond, a sync 0.1 to
-/// 10 ms, a roll up to seconds.
-pub const BOUNDS_SECONDS: [f64; 19] = [
-    0.000_000_25,
-    0.000_001,
-    0.000_01,
-    0.000_1,
-    0.000_25,
-    0.000_5,
-    0.001,
-    0.002_5,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
+/// Upper bounds of the buckets in nanoseconds: a look at a key takes a tenth of a microsecond, a sync
+/// 0.1 to 10 ms, a roll up to seconds.
+pub const BOUNDS_NANOS: [u64; 19] = [
+    250,
+    1_000,
+    10_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
 ];
 
 /// How often durations fell into each bucket.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    buckets: [AtomicU64; BOUNDS_SECONDS.len() + 1],
+    buckets: [AtomicU64; BOUNDS_NANOS.len() + 1],
     sum_nanos: AtomicU64,
 }
 
 impl Histogram {
     /// Counts one duration.
     pub fn observe(&self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let bucket = BOUNDS_SECONDS.partition_point(|bound| *bound < seconds);
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        // Most are short: theirs is among the first few.
+        let bucket = BOUNDS_NANOS.iter().take_while(|bound| **bound < nanos).count();
         // Relaxed: statistics; nothing is handed over with them.
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         // Relaxed: as above.
         self.sum_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
@@ -64,7 +64,7 @@ impl Histogram {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Totals {
     /// Observations per bucket (not cumulative), the last one without an upper bound.
-    pub buckets: [u64; BOUNDS_SECONDS.len() + 1],
+    pub buckets: [u64; BOUNDS_NANOS.len() + 1],
     /// All durations together.
     pub sum_seconds: f64,
 }

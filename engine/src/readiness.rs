@@ -1,6 +1,6 @@
 //! Whether events are accepted and can be made durable, and if not, why.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use crate::engine::Engine;
 use crate::ingest::{Bar, IngestError};
@@ -22,7 +22,12 @@ impl Engine {
     /// still accepted: when rolls fail, the log holds them for a while.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        match self.not_started().or_else(|| self.not_working()) {
+        // Before the reasons: whoever closes the gate gives its reason first, so that what is looked
+        // at here in the other order says why.
+        let accepts = self.accepts();
+        // Pairs with the release in `Gate::bar`.
+        fence(Ordering::Acquire);
+        match self.not_started(accepts).or_else(|| self.not_working(accepts)) {
             Some(reason) => Readiness::NotReady { reason },
             None => Readiness::Ready,
         }
@@ -41,17 +46,18 @@ impl Engine {
         !self.shared.gate.has(Bar::Closed)
     }
 
-    fn not_started(&self) -> Option<String> {
+    fn not_started(&self, accepts: Result<(), IngestError>) -> Option<String> {
         let shared = &self.shared;
         // Relaxed: a look at statistics.
         if shared.closing.load(Ordering::Relaxed) {
             return Some("the server is shutting down".into());
         }
-        let starting = || (!self.is_running()).then(|| shared.progress.sentence());
+        let closed = accepts == Err(IngestError::NotReady);
+        let starting = || closed.then(|| shared.progress.sentence());
         shared.broken.text().or_else(starting)
     }
 
-    fn not_working(&self) -> Option<String> {
+    fn not_working(&self, accepts: Result<(), IngestError>) -> Option<String> {
         let shared = &self.shared;
         let log = || {
             let problem = shared.shards.iter().find_map(|shard| shard.log_problem.text())?;
@@ -66,7 +72,7 @@ impl Engine {
             Some(format!("the table takes no commit: {problem}"))
         };
         // A bar may stay up for a while after what put it up has ended.
-        let gate = || shared.gate.check().err().map(|error| error.to_string());
+        let gate = || accepts.err().map(|error| error.to_string());
         shared.space.lack().or_else(log).or_else(hot).or_else(roll).or_else(gate)
     }
 }

@@ -162,6 +162,9 @@ fn ours(lab: &Lab, bodies: &[String], loads: &Loads) -> Result<Vec<(&'static str
     let mut sums = [(Outcome::new()?, 0.0), (Outcome::new()?, 0.0)];
     let mut clients = [open.client(CLOSED_CONNECTIONS)?, with_keys.client(CLOSED_CONNECTIONS)?];
     for turn in [0, 1, 1, 0] {
+        // A roll that one of them has still to do would be charged to whichever has its turn.
+        open.trial.roll()?;
+        with_keys.trial.roll()?;
         let side = if turn == 0 { &mut open } else { &mut with_keys };
         let (outcome, cpu) = side.load(&mut clients[turn], Pace::Closed, loads)?;
         sums[turn].0.add(&outcome)?;

@@ -172,7 +172,12 @@ impl Trial {
         client::flush(self.address(), self.key.as_deref())
     }
 
-    /// The same, and counts it there.
+    /// Moves everything accepted to Parquet, so that nothing is left to do for it.
+    pub fn roll(&self) -> Result<()> {
+        client::roll(self.address(), self.key.as_deref())
+    }
+
+    /// Makes everything accepted visible to SQL and counts it there.
     pub fn count(&self) -> Result<u64> {
         self.flush()?;
         client::count(self.address(), self.key.as_deref())

@@ -21,6 +21,9 @@ const COUNT_BITS: u32 = 40;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 const WINDOW_MASK: u64 = u64::MAX >> COUNT_BITS;
 
+/// Up to here a quota tells how it stands from the first request on.
+const SMALL_QUOTA: u64 = 10_000;
+
 /// Requests and events in one window; 0 is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Quota {
@@ -52,6 +55,15 @@ pub struct Standing {
     pub remaining: u64,
     /// Time until the current window ends.
     pub reset: Duration,
+}
+
+impl Standing {
+    /// Whether a client that may still go on should hear of it: a large quota is no news before half
+    /// of it is used. Three more lines in every answer would cost more than all looks at quotas.
+    #[must_use]
+    pub fn is_news(&self) -> bool {
+        self.limit <= SMALL_QUOTA || self.remaining <= self.limit / 2
+    }
 }
 
 /// A quota that is used up.
@@ -164,44 +176,54 @@ impl Limits {
     }
 }
 
-/// A moment as the windows see it.
+/// A moment as the windows see it. Times are nanoseconds in 64 bits, which are centuries: they divide
+/// far faster than `Duration` does.
 #[derive(Debug, Clone, Copy)]
 struct Moment {
     /// The number of the current window.
     window: u64,
-    /// Time since it began.
-    into: Duration,
-    length: Duration,
+    /// Time until it ends.
+    left: u64,
+    /// Its length.
+    length: u64,
 }
 
 impl Moment {
     fn of(elapsed: Duration, length: Duration) -> Self {
-        let length = length.max(Duration::from_millis(1));
-        // Both are centuries at most: half as wide as `Duration` has them, they divide far faster.
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let (elapsed, each) = (nanos(elapsed), nanos(length));
+        let length = nanos(length.max(Duration::from_millis(1)));
+        let elapsed = nanos(elapsed);
         Self {
             // From 2 on: a fresh counter says 0, which is then no window that still counts.
-            window: (elapsed / each + 2) & WINDOW_MASK,
-            into: Duration::from_nanos(elapsed % each),
+            window: (elapsed / length + 2) & WINDOW_MASK,
+            left: length - elapsed % length,
             length,
         }
     }
 
     fn standing(&self, limit: u64, used: u64) -> Standing {
         let remaining = limit.saturating_sub(used);
-        Standing { limit, remaining, reset: self.length.saturating_sub(self.into) }
+        Standing { limit, remaining, reset: Duration::from_nanos(self.left) }
     }
 
     /// How much of `count`, admitted in the window before, still counts; rounded up.
     fn carried(&self, count: u64) -> u64 {
-        if count == 0 {
-            return 0;
-        }
-        let left = (self.length.saturating_sub(self.into)).as_nanos();
-        let carried = (u128::from(count) * left).div_ceil(self.length.as_nanos());
-        u64::try_from(carried).unwrap_or(u64::MAX)
+        if count == 0 { 0 } else { share(count, self.left, self.length) }
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(time.subsec_nanos()))
+}
+
+/// `part / whole` of `of`, rounded up. A `whole` of 0 counts as 1.
+fn share(of: u64, part: u64, whole: u64) -> u64 {
+    let whole = whole.max(1);
+    // Nearly always; the other way costs ten times as much.
+    if let Some(product) = of.checked_mul(part) {
+        return product.div_ceil(whole);
+    }
+    let product = u128::from(of) * u128::from(part);
+    u64::try_from(product.div_ceil(u128::from(whole))).unwrap_or(u64::MAX)
 }
 
 /// Counts of the current window and of the one before, each in the word of its parity.
@@ -237,15 +259,14 @@ impl Window {
     fn wait(&self, amount: u64, limit: u64, moment: Moment) -> Option<Duration> {
         let free = limit.checked_sub(amount)?;
         let current = self.count(moment.window);
-        let rest = moment.length.saturating_sub(moment.into);
-        Some(if current > free {
+        Some(Duration::from_nanos(if current > free {
             // Only in the next window, when enough of this one no longer counts.
-            rest + share(moment.length, current - free, current)
+            moment.left.saturating_add(share(moment.length, current - free, current))
         } else {
             let before = self.count(moment.window.wrapping_sub(1));
             let surplus = moment.carried(before).saturating_sub(free - current);
-            share(moment.length, surplus, before).min(rest)
-        })
+            share(moment.length, surplus, before).min(moment.left)
+        }))
     }
 
     fn count(&self, window: u64) -> u64 {
@@ -257,12 +278,6 @@ impl Window {
     fn word(&self, window: u64) -> &AtomicU64 {
         &self.0[usize::from(window % 2 == 1)]
     }
-}
-
-/// `part / whole` of `length`, rounded up.
-fn share(length: Duration, part: u64, whole: u64) -> Duration {
-    let nanos = (length.as_nanos() * u128::from(part)).div_ceil(u128::from(whole.max(1)));
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -296,6 +311,14 @@ mod tests {
         assert_eq!(window.take(1, 100, at(40_000)), Ok(1));
         assert_eq!(window.take(101, 100, at(60_000)), Err(0));
         assert_eq!(window.wait(101, 100, at(60_000)), None);
+    }
+
+    #[test]
+    fn a_large_quota_is_news_once_half_of_it_is_used() {
+        let standing = |limit, remaining| Standing { limit, remaining, reset: WINDOW };
+        assert!(standing(5, 4).is_news() && standing(10_000, 9_999).is_news());
+        assert!(!standing(10_001, 10_000).is_news() && !standing(1_000_000, 500_001).is_news());
+        assert!(standing(1_000_000, 500_000).is_news() && standing(1_000_000, 0).is_news());
     }
 
     #[test]

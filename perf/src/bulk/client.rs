@@ -21,7 +21,7 @@ use tokio::task::LocalSet;
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// Longest time that a flush is asked for again.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
+const DEMAND_DEADLINE: Duration = Duration::from_secs(60);
 
 /// When things had happened, counted from just before the first byte.
 #[derive(Debug)]
@@ -76,20 +76,30 @@ pub fn count(address: SocketAddr, key: Option<&str>) -> Result<u64> {
     })
 }
 
-/// Makes everything that was accepted visible to SQL. A server that says that it cannot pass events
-/// on, because a roll found no memory for example, tries again by itself, and so does this. `key` is for
-/// servers that want one.
+/// Makes everything that was accepted visible to SQL. `key` is for servers that want one.
 pub fn flush(address: SocketAddr, key: Option<&str>) -> Result<()> {
+    demand(address, key, "flush")
+}
+
+/// Moves everything that was accepted to Parquet.
+pub fn roll(address: SocketAddr, key: Option<&str>) -> Result<()> {
+    demand(address, key, "roll")
+}
+
+/// A server that says that it cannot pass events on, because a roll found no memory for example, tries
+/// again by itself, and so does this.
+fn demand(address: SocketAddr, key: Option<&str>, what: &str) -> Result<()> {
     block_on(async move {
         let mut connection = Connection::open(address, key).await?;
-        let deadline = Instant::now() + FLUSH_DEADLINE;
+        let deadline = Instant::now() + DEMAND_DEADLINE;
         loop {
-            let (status, body) = connection.post("/v1/admin/flush", Bytes::new()).await?;
+            let (status, body) =
+                connection.post(&format!("/v1/admin/{what}"), Bytes::new()).await?;
             if status.is_success() {
                 return Ok(());
             }
             let later = status == StatusCode::SERVICE_UNAVAILABLE && Instant::now() < deadline;
-            ensure!(later, "the flush was answered {status}: {}", text(&body));
+            ensure!(later, "the {what} was answered {status}: {}", text(&body));
             tokio::time::sleep(RETRY_AFTER).await;
         }
     })

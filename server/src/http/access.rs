@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hyper::header::{AUTHORIZATION, ORIGIN};
+use hyper::header::{AUTHORIZATION, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Uri};
 use ringlake_event::{Sender, Tenant};
@@ -102,11 +102,9 @@ impl Access {
         self.key.as_ref().map_or_else(|| keys.is_open_mode(), |key| keys.holds(key))
     }
 
-    /// Tells in `reply` how the tightest quota of requests stands, if there is any.
+    /// Tells in `reply` how the tightest quota of requests stands, if there is any and it is news.
     pub fn show_quota<B>(&self, reply: &mut hyper::Response<B>) {
-        if let Some(standing) = self.standing {
-            answer::show_quota(reply.headers_mut(), standing);
-        }
+        show_news(self.standing, reply);
     }
 
     fn may_send(&self) -> Result<(), Problem> {
@@ -127,6 +125,12 @@ impl Access {
 fn lacks(record: &Record, needed: &str) -> Problem {
     let scope = record.scope.name();
     Problem::Forbidden(format!("the key has scope {scope}; this needs scope {needed}"))
+}
+
+fn show_news<B>(standing: Option<Standing>, reply: &mut hyper::Response<B>) {
+    if let Some(standing) = standing.filter(Standing::is_news) {
+        answer::show_quota(reply.headers_mut(), standing);
+    }
 }
 
 /// What a route needs.
@@ -171,7 +175,8 @@ impl ServingLoop {
 
     /// Who sends events with the request `head` from `peer`: the key of its headers or of its query
     /// string (`key=`), else `elsewhere`, which is what an SDK has put somewhere of its own. The
-    /// result may send, from the page that the request comes from, to [`Access::tenant`].
+    /// result may send, from the page that the request comes from, to [`Access::tenant`]. `began` is
+    /// now, or so short a while ago that it may count as the time of the look at the key.
     ///
     /// # Errors
     /// [`Problem::Unauthorized`] without a key or with an unknown one, [`Problem::Forbidden`] for a
@@ -182,6 +187,7 @@ impl ServingLoop {
         peer: IpAddr,
         head: &Parts,
         elsewhere: Option<Credential<'_>>,
+        began: Instant,
     ) -> Result<Access, Problem> {
         let origin = head.headers.get(ORIGIN).map(|origin| origin.as_bytes());
         let access = if self.app.keys.is_open_mode() {
@@ -191,7 +197,8 @@ impl ServingLoop {
             let sent = in_headers(&head.headers, &mut room).map(Credential::Header);
             let sent = sent.or_else(|| in_query(&head.uri).map(Credential::Public)).or(elsewhere);
             let _stage = self.traces.stage("check key");
-            self.holder(forwarded::client(peer, &head.headers, &self.app.config.http), sent).await?
+            let client = forwarded::client(peer, &head.headers, &self.app.config.http);
+            self.holder(client, sent, began).await?
         };
         access.may_send()?;
         let of_key = match (&access.key, origin) {
@@ -224,7 +231,7 @@ impl ServingLoop {
         let mut room = [0; BASIC_MAX_BYTES];
         let sent = in_headers(headers, &mut room).map(Credential::Header);
         let client = forwarded::client(peer, headers, &self.app.config.http);
-        let access = self.holder(client, sent).await?;
+        let access = self.holder(client, sent, Instant::now()).await?;
         match need {
             Need::Admin => access.may_administer()?,
             _ => access.readable().map(|_| ())?,
@@ -252,13 +259,10 @@ impl ServingLoop {
     }
 
     /// Tells in `reply`, to a request with events, how the tightest quota of requests stands, or, where
-    /// there is none, that of events.
+    /// there is none, that of events, if it is news.
     pub fn show_quotas(&self, access: &Access, reply: &mut Reply) {
         let of_events = |key| self.app.limits.of_events(key, Instant::now());
-        let standing = access.standing.or_else(|| access.key.as_deref().and_then(of_events));
-        if let Some(standing) = standing {
-            answer::show_quota(reply.headers_mut(), standing);
-        }
+        show_news(access.standing.or_else(|| access.key.as_deref().and_then(of_events)), reply);
     }
 
     /// Who holds the key that was sent.
@@ -266,9 +270,9 @@ impl ServingLoop {
         &self,
         client: IpAddr,
         sent: Option<Credential<'_>>,
+        began: Instant,
     ) -> Result<Access, Problem> {
         let keys = &self.app.keys;
-        let began = Instant::now();
         let (record, public) = match sent {
             None => return Err(Problem::Unauthorized("a key is needed")),
             Some(Credential::Alias(alias)) => (keys.of_alias(alias), true),
@@ -320,13 +324,12 @@ impl From<Refused> for Problem {
 /// of `Authorization: Basic`, which may also be meant for a proxy in front of us. Jitsu's SDK sends
 /// `X-Write-Key: KEY:SECRET` and takes no key without a colon; ours have their secret in them.
 fn in_headers<'a>(headers: &'a HeaderMap, room: &'a mut [u8; BASIC_MAX_BYTES]) -> Option<&'a str> {
-    let sent = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let (scheme, value) = sent.and_then(|sent| sent.split_once(' ')).unwrap_or_default();
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(value.trim());
+    let sent = headers.get(AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes);
+    if let Some(key) = after(b"bearer", sent) {
+        return str::from_utf8(key).ok();
     }
-    if scheme.eq_ignore_ascii_case("basic")
-        && let Ok(length) = STANDARD.decode_slice(value.trim(), room)
+    if let Some(encoded) = after(b"basic", sent)
+        && let Ok(length) = STANDARD.decode_slice(encoded, room)
         && let Ok(text) = str::from_utf8(&room[..length])
     {
         let user = text.split_once(':').map_or(text, |(user, _)| user);
@@ -336,6 +339,13 @@ fn in_headers<'a>(headers: &'a HeaderMap, room: &'a mut [u8; BASIC_MAX_BYTES]) -
     }
     let sent = headers.get("x-write-key").and_then(|value| value.to_str().ok());
     sent.map(|sent| sent.split_once(':').map_or(sent, |(key, _)| key))
+}
+
+/// What `Authorization` says after `scheme`.
+fn after<'a>(scheme: &[u8], sent: &'a [u8]) -> Option<&'a [u8]> {
+    let (first, rest) = sent.split_at_checked(scheme.len())?;
+    let value = rest.strip_prefix(b" ")?;
+    first.eq_ignore_ascii_case(scheme).then(|| value.trim_ascii())
 }
 
 /// The key in a query string. A key has no character that would be encoded there.

@@ -382,7 +382,8 @@ pub fn show_quota(headers: &mut HeaderMap, standing: Standing) {
 
 /// A time in whole seconds, rounded up, at least one.
 fn seconds(time: Duration) -> u32 {
-    u32::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX).max(1)
+    let whole = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
+    u32::try_from(whole).unwrap_or(u32::MAX).max(1)
 }
 
 fn event_status(kind: ErrorKind) -> StatusCode {

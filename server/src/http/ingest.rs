@@ -98,7 +98,7 @@ pub async fn answer(serving: &ServingLoop, peer: IpAddr, request: Request<Incomi
 
 async fn events(serving: &ServingLoop, peer: IpAddr, head: &Parts, mut body: Incoming) -> Reply {
     let began = Instant::now();
-    let outcome = receive(serving, peer, head, &mut body).await;
+    let outcome = receive(serving, peer, head, &mut body, began).await;
     serving.conclude(began, outcome, head, body)
 }
 
@@ -107,9 +107,10 @@ async fn receive(
     peer: IpAddr,
     head: &Parts,
     body: &mut Incoming,
+    began: Instant,
 ) -> Result<Reply, Refused> {
     serving.check_open()?;
-    let access = serving.sender(peer, head, None).await?;
+    let access = serving.sender(peer, head, None, began).await?;
     let options = Options::parse(head.uri.query())?;
     let sender = serving.visitor(peer, &head.headers);
     let body = serving.collect(head, body).await?;

@@ -33,7 +33,7 @@ pub async fn answer(serving: &ServingLoop, peer: IpAddr, request: Request<Incomi
     let allows = |origin: &[u8]| serving.app.answers_origin(origin);
     let mut reply = match head.method {
         Method::POST => {
-            let outcome = receive(serving, peer, &head, &mut body).await;
+            let outcome = receive(serving, peer, &head, &mut body, began).await;
             serving.conclude(began, outcome, &head, body)
         }
         Method::OPTIONS => cors::preflight(&head.headers, METHODS, allows),
@@ -48,9 +48,10 @@ async fn receive(
     peer: IpAddr,
     head: &Parts,
     body: &mut Incoming,
+    began: Instant,
 ) -> Result<Reply, Refused> {
     serving.check_open()?;
-    let access = serving.sender(peer, head, None).await?;
+    let access = serving.sender(peer, head, None, began).await?;
     let sender = serving.visitor(peer, &head.headers);
     let body = serving.collect(head, body).await?;
     let request = EventRequest {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -22,7 +23,7 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 use ringlake_engine::Readiness;
 use ringlake_engine::accounting::Refusal;
-use ringlake_engine::metrics::{BOUNDS_SECONDS, Histogram, Totals};
+use ringlake_engine::metrics::{BOUNDS_NANOS, Histogram, Totals};
 use ringlake_engine::status::{CompactionStatus, RetentionStatus, Status};
 
 use super::App;
@@ -342,7 +343,8 @@ fn encode_counter(encoder: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
 }
 
 fn encode_histogram(encoder: &mut MetricEncoder<'_>, totals: &Totals) -> fmt::Result {
-    let bounds = BOUNDS_SECONDS.into_iter().chain([f64::INFINITY]);
+    let seconds = |nanos| Duration::from_nanos(nanos).as_secs_f64();
+    let bounds = BOUNDS_NANOS.into_iter().map(seconds).chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(totals.buckets).collect();
     encode_labelled::<[(&str, &str); 0]>(encoder, totals, &buckets)
 }

@@ -47,7 +47,7 @@ pub async fn answer(serving: &ServingLoop, peer: IpAddr, request: Request<Incomi
 
 async fn pixel(serving: &ServingLoop, peer: IpAddr, head: &Parts) -> Reply {
     let began = Instant::now();
-    let outcome = receive(serving, peer, head).await;
+    let outcome = receive(serving, peer, head, began).await;
     let mut reply = outcome.unwrap_or_else(|refused| serving.refuse(refused));
     // Browsers must ask every time, after a refusal too.
     reply.headers_mut().insert(CACHE_CONTROL, NO_STORE);
@@ -55,9 +55,14 @@ async fn pixel(serving: &ServingLoop, peer: IpAddr, head: &Parts) -> Reply {
     reply
 }
 
-async fn receive(serving: &ServingLoop, peer: IpAddr, head: &Parts) -> Result<Reply, Refused> {
+async fn receive(
+    serving: &ServingLoop,
+    peer: IpAddr,
+    head: &Parts,
+    began: Instant,
+) -> Result<Reply, Refused> {
     serving.check_open()?;
-    let access = serving.sender(peer, head, None).await?;
+    let access = serving.sender(peer, head, None, began).await?;
     let query = head.uri.query().unwrap_or_default();
     let mut options = Options::default();
     let mut pairs = Vec::new();

@@ -163,7 +163,7 @@ async fn known_sender(
     if !access::names_key(head) {
         return Ok(None);
     }
-    serving.sender(peer, head, None).await.map(Some)
+    serving.sender(peer, head, None, Instant::now()).await.map(Some)
 }
 
 /// A request that has been read and is not stored yet.
@@ -215,7 +215,7 @@ async fn store(
         Some(access) => access,
         None => {
             let in_body = decoded.key.as_deref().map(Credential::in_body);
-            serving.sender(peer, head, in_body).await?
+            serving.sender(peer, head, in_body, Instant::now()).await?
         }
     };
     let request = EventRequest {
