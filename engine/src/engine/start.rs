@@ -374,7 +374,10 @@ impl Engine {
                 next_sequence: log.next_sequence,
                 state,
             };
-            self.spawn_vital(&format!("shard-{}", shard.state.shard), move || shard.run())?;
+            self.spawn_vital(&format!("shard-{}", shard.state.shard), move || {
+                ringlake_niceness::step(Behind::Nobody);
+                shard.run();
+            })?;
         }
         Ok(())
     }

@@ -30,6 +30,7 @@ use ringlake_engine::ack::Acks;
 use ringlake_engine::metrics::Histogram;
 use ringlake_event::sdk::SdkDecoder;
 use ringlake_event::{Assembly, Decoder};
+use ringlake_niceness::Behind;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -141,6 +142,7 @@ pub fn start(
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("loop-{index}")).spawn(move || {
+        ringlake_niceness::step(Behind::Nobody);
         let local = LocalSet::new();
         local.block_on(&runtime, async {
             let serving = Rc::new(ServingLoop::new(index, app, ingest));
