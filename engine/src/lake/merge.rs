@@ -8,8 +8,8 @@
 //! **Not guaranteed.** Sorted outputs when an input is not sorted by tenant and timestamp, as every
 //! file of ours is.
 //!
-//! **Memory.** Of each input the pages that are being read and a batch of rows, of the output one
-//! row group. Inputs are taken as long as their pages need at most [`PAGES_MAX`] together, but two
+//! **Memory.** Of each input the pages that are being read and a batch of rows, but no decompressor
+//! between two pages; of the output one row group. Inputs are taken as long as their pages need at most [`PAGES_MAX`] together, but two
 //! at least; their batches have [`BATCHES_MAX`] together. DuckDB is not involved.
 //!
 //! **Limits.** Between two looks at whether to go on lie some thousand rows, the check of one input
@@ -21,6 +21,7 @@
 
 mod input;
 mod order;
+mod pages;
 mod without;
 
 use super::error::{LakeError, Result};

@@ -15,14 +15,17 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder,
 };
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
+use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
+use parquet::file::metadata::{
+    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, RowGroupMetaData,
+};
 use parquet::file::statistics::Statistics;
 
+use super::pages::Pages;
 use crate::lake::check::check_whole;
 use crate::lake::delta::DataFile;
 use crate::lake::error::{LakeError, Result};
@@ -107,7 +110,9 @@ impl Opened {
         check_whole(input)?;
         let path = &*input.local;
         let file = File::open(path).map_err(LakeError::io("open", path))?;
-        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let options = ArrowReaderOptions::new()
+            .with_skip_arrow_metadata(true)
+            .with_offset_index_policy(PageIndexPolicy::Optional);
         let metadata =
             ArrowReaderMetadata::load(&file, options).map_err(LakeError::parquet(path))?;
         check_columns(metadata.schema(), path)?;
@@ -165,12 +170,20 @@ impl Opened {
     }
 
     fn reader(&self, wanted: ProjectionMask, rows: usize) -> Result<ParquetRecordBatchReader> {
-        let file = self.file.try_clone().map_err(LakeError::io("open", &*self.path))?;
-        ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
-            .with_projection(wanted)
-            .with_batch_size(rows)
-            .build()
-            .map_err(LakeError::parquet(&*self.path))
+        let open = || self.file.try_clone().map_err(LakeError::io("open", &*self.path));
+        let metadata = &self.metadata;
+        let reader = match Pages::of(open()?, metadata.metadata()) {
+            Some(pages) => parquet_to_arrow_field_levels(metadata.parquet_schema(), wanted, None)
+                .and_then(|levels| {
+                    ParquetRecordBatchReader::try_new_with_row_groups(&levels, &pages, rows, None)
+                }),
+            // Not a file of ours.
+            None => ParquetRecordBatchReaderBuilder::new_with_metadata(open()?, metadata.clone())
+                .with_projection(wanted)
+                .with_batch_size(rows)
+                .build(),
+        };
+        reader.map_err(LakeError::parquet(&*self.path))
     }
 }
 
