@@ -58,7 +58,8 @@ type Values = [f64; 9];
 
 /// `perf siege`
 #[derive(Debug, Args)]
-#[command(mut_arg("rounds", |arg| arg.default_value("9")))]
+#[command(mut_arg("rounds", |arg| arg.default_value("5")))]
+#[command(mut_arg("seconds", |arg| arg.default_value("30")))]
 pub struct Options {
     /// Connections that are held.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u16).range(4..=9_000))]

@@ -9,8 +9,9 @@
 //! file of ours is.
 //!
 //! **Memory.** Of each input the pages that are being read and a batch of rows, but no decompressor
-//! between two pages; of the output one row group. Inputs are taken as long as their pages need at most [`PAGES_MAX`] together, but two
-//! at least; their batches have [`BATCHES_MAX`] together. DuckDB is not involved.
+//! between two pages; of the output one row group. Inputs are taken as long as their pages need at most
+//! [`PAGES_MAX`] together, but two at least; their batches have [`BATCHES_MAX`] together. DuckDB is not
+//! involved.
 //!
 //! **Limits.** Between two looks at whether to go on lie some thousand rows, the check of one input
 //! or the sealing of one row group: milliseconds, or a few tenths of a second.

@@ -215,7 +215,8 @@ impl ServingLoop {
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
-        let service = service_fn(move |request| self.respond(connection, request));
+        // Boxed: hyper keeps room for it in every connection, and most have no request.
+        let service = service_fn(move |request| Box::pin(self.respond(connection, request)));
         connection.serve(&self.builder, stream, service).await;
     }
 
