@@ -113,6 +113,23 @@ fn a_refusal_before_the_body_ends_the_connection_and_arrives() {
 }
 
 #[test]
+fn a_large_quota_is_shown_once_half_of_it_is_used() {
+    let limits =
+        [("RINGLAKE_LIMITS_TENANT_EVENTS", "20000"), ("RINGLAKE_LIMITS_WINDOW_MS", "3600000")];
+    let (server, keys) = start(&limits);
+    let post = |key: &str, events: usize| {
+        let body = vec![r#"{"event":"a"}"#; events].join("\n");
+        send(&server, key, "POST", "/v1/events", body.as_bytes())
+    };
+    let silent = post(&keys.first, 9_999);
+    assert_eq!((silent.status, silent.header("ratelimit-limit")), (202, None), "{silent:?}");
+    let shown = post(&keys.second, 1);
+    assert_eq!((shown.status, number(&shown, "ratelimit-remaining")), (202, 10_000));
+    let refused = post(&keys.second, 10_001);
+    assert_eq!((refused.status, number(&refused, "ratelimit-remaining")), (429, 10_000));
+}
+
+#[test]
 fn the_keys_of_a_tenant_share_its_quota_of_events() {
     let limits =
         [("RINGLAKE_LIMITS_TENANT_EVENTS", "10"), ("RINGLAKE_LIMITS_WINDOW_MS", "3600000")];
