@@ -4,8 +4,8 @@
 //! A serving loop and its shard spend part of every batch waiting for the disk. The flusher and the
 //! roller run in these gaps, and yield to them when all want a core at once. They must not yield as
 //! much as queries do: a query that never ends takes from them what they are short of, and with
-//! the weight of one it slowed a saturated machine to half of its events, at these numbers to three
-//! quarters.
+//! the weight of one it slowed a saturated machine to half of its events, at these numbers to 0.7 of
+//! them.
 //!
 //! **Turns.** Weights say how much of a core a thread gets, not how soon. Linux lets a thread that has
 //! begun its turn finish it, three milliseconds as a rule, however little its weight is, and sees the end
