@@ -11,7 +11,7 @@
 //!
 //! **Roles.** One thread. Requests of users wait for the merge or the erase under way.
 //!
-//! **Limits.** A merge took 100 MB of memory where nothing else ran and up to 150 beside a load (see
+//! **Limits.** A merge took 100 MB of memory where nothing else ran and up to 150 under `perf siege` (see
 //! [`crate::lake::merge`] for what bounds it), which the system has back when the last one is done. It
 //! begins only when its files fit twice into the disk space above the floor (see [`crate::space`]).
 //!

@@ -21,7 +21,8 @@ const COUNT_BITS: u32 = 40;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 const WINDOW_MASK: u64 = u64::MAX >> COUNT_BITS;
 
-/// Up to here a quota tells how it stands from the first request on.
+/// Up to here a quota tells how it stands from the first request on: so few requests in a window that what
+/// it costs to tell them is nothing.
 const SMALL_QUOTA: u64 = 10_000;
 
 /// Requests and events in one window; 0 is no limit.
