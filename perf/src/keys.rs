@@ -56,16 +56,17 @@ const ALONE: &str = "alone";
 const SAME: &str = "same address";
 const OTHERS: &str = "other addresses";
 const RATIO: &str = "ratio";
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 8] = [
     Column { name: "answered/s", decimals: 0 },
     Column { name: RATIO, decimals: 3 },
     Column { name: "server cpu us/request", decimals: 2 },
     Column { name: "p50 ms", decimals: 2 },
     Column { name: "p99 ms", decimals: 2 },
+    Column { name: "log write ms", decimals: 2 },
     Column { name: "refused", decimals: 0 },
     Column { name: "wrong keys/s", decimals: 0 },
 ];
-type Values = [f64; 7];
+type Values = [f64; 8];
 
 /// `perf keys`
 #[derive(Debug, Args)]
@@ -105,6 +106,15 @@ pub fn run(options: &Options) -> Result<()> {
     report.finish(&lab.machine, loads.common.save)
 }
 
+/// What loads have brought, and what they took of the server.
+struct Taken {
+    outcome: Outcome,
+    /// Processor time in seconds.
+    cpu: f64,
+    /// How long a write of the log took in the last of them.
+    log_write_ms: f64,
+}
+
 /// A server that is measured, and how many requests it has answered well.
 struct Side {
     trial: Trial,
@@ -139,14 +149,16 @@ impl Side {
         Ok(())
     }
 
-    /// One load; what it brought, and the processor time of the server.
-    fn load(&mut self, client: &mut Client, pace: Pace, loads: &Loads) -> Result<(Outcome, f64)> {
+    /// One load.
+    fn load(&mut self, client: &mut Client, pace: Pace, loads: &Loads) -> Result<Taken> {
         // What the load before has left in the rings would be charged to this one.
         self.trial.flush()?;
-        let before = self.trial.server.cpu_seconds()?;
+        let (cpu, writes) = (self.trial.server.cpu_seconds()?, self.trial.log_writes()?);
         let outcome = client.run(pace, loads.length())?;
         self.stored += outcome.answered;
-        Ok((outcome, self.trial.server.cpu_seconds()? - before))
+        let cpu = self.trial.server.cpu_seconds()? - cpu;
+        let log_write_ms = self.trial.log_writes()?.milliseconds_since(&writes);
+        Ok(Taken { outcome, cpu, log_write_ms })
     }
 }
 
@@ -159,32 +171,35 @@ fn ours(lab: &Lab, bodies: &[String], loads: &Loads) -> Result<Vec<(&'static str
     let mut with_keys = Side { trial, bodies, keys, stored: 0 };
     with_keys.show_keys()?;
 
-    let mut sums = [(Outcome::new()?, 0.0), (Outcome::new()?, 0.0)];
+    let nothing = || Outcome::new().map(|outcome| Taken { outcome, cpu: 0.0, log_write_ms: 0.0 });
+    let mut sums = [nothing()?, nothing()?];
     let mut clients = [open.client(CLOSED_CONNECTIONS)?, with_keys.client(CLOSED_CONNECTIONS)?];
     for turn in [0, 1, 1, 0] {
         // A roll that one of them has still to do would be charged to whichever has its turn.
         open.trial.roll()?;
         with_keys.trial.roll()?;
         let side = if turn == 0 { &mut open } else { &mut with_keys };
-        let (outcome, cpu) = side.load(&mut clients[turn], Pace::Closed, loads)?;
-        sums[turn].0.add(&outcome)?;
-        sums[turn].1 += cpu;
+        let taken = side.load(&mut clients[turn], Pace::Closed, loads)?;
+        let sum = &mut sums[turn];
+        sum.outcome.add(&taken.outcome)?;
+        sum.cpu += taken.cpu;
+        sum.log_write_ms = taken.log_write_ms;
     }
     drop(clients);
     open.trial.end(open.stored..=open.stored)?;
     let [free, keyed] = &sums;
-    let ratio = keyed.0.rate() / free.0.rate();
+    let ratio = keyed.outcome.rate() / free.outcome.rate();
     let mut sides =
         vec![(OPEN, values(free, f64::NAN, f64::NAN)), (WITH_KEYS, values(keyed, ratio, f64::NAN))];
 
-    let pace = Pace::PerSecond(keyed.0.rate() * SHARE / 100.0);
+    let pace = Pace::PerSecond(keyed.outcome.rate() * SHARE / 100.0);
     let mut client = with_keys.client(CONNECTIONS)?;
     let alone = with_keys.load(&mut client, pace, loads)?;
     sides.push((ALONE, values(&alone, f64::NAN, f64::NAN)));
     for (name, sources) in [(SAME, vec![Ipv4Addr::LOCALHOST.into()]), (OTHERS, others())] {
-        let (outcome, wrong) = beside(&mut with_keys, &mut client, pace, &victim, sources, loads)?;
-        let ratio = outcome.0.milliseconds(99.0) / alone.0.milliseconds(99.0);
-        sides.push((name, values(&outcome, ratio, wrong)));
+        let (taken, wrong) = beside(&mut with_keys, &mut client, pace, &victim, sources, loads)?;
+        let ratio = taken.outcome.milliseconds(99.0) / alone.outcome.milliseconds(99.0);
+        sides.push((name, values(&taken, ratio, wrong)));
     }
     with_keys.trial.end(with_keys.stored..=with_keys.stored)?;
     Ok(sides)
@@ -198,7 +213,7 @@ fn beside(
     victim: &str,
     sources: Vec<IpAddr>,
     loads: &Loads,
-) -> Result<((Outcome, f64), f64)> {
+) -> Result<(Taken, f64)> {
     let address = side.trial.address();
     let bodies = Bodies::with_keys(address, &side.bodies, &wrong(victim));
     let length = loads.length();
@@ -209,10 +224,10 @@ fn beside(
             let mut client = Client::refused(&sources, address, bodies, REFUSALS)?;
             client.run(Pace::PerSecond(WRONG_PER_SECOND), length)
         });
-        let outcome = side.load(client, pace, loads)?;
+        let taken = side.load(client, pace, loads)?;
         let attacker = attacker.join().map_err(|_| anyhow::anyhow!("the attacker panicked"))??;
         ensure!(attacker.answered == 0, "{} wrong keys were taken", attacker.answered);
-        Ok((outcome, count_as_f64(attacker.refused) / attacker.seconds))
+        Ok((taken, count_as_f64(attacker.refused) / attacker.seconds))
     })
 }
 
@@ -231,13 +246,15 @@ fn others() -> Vec<IpAddr> {
     (1..=ATTACKERS).map(|last| Ipv4Addr::new(127, 0, 9, last).into()).collect()
 }
 
-fn values((outcome, cpu): &(Outcome, f64), ratio: f64, wrong: f64) -> Values {
+fn values(taken: &Taken, ratio: f64, wrong: f64) -> Values {
+    let Taken { outcome, cpu, log_write_ms } = taken;
     [
         outcome.rate(),
         ratio,
         1e6 * cpu / count_as_f64(outcome.answered),
         outcome.milliseconds(50.0),
         outcome.milliseconds(99.0),
+        *log_write_ms,
         count_as_f64(outcome.refused),
         wrong,
     ]

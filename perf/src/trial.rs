@@ -16,6 +16,7 @@ use clap::Args;
 use tempfile::TempDir;
 
 use crate::bulk::client;
+use crate::http;
 use crate::load;
 use crate::machine::Machine;
 use crate::server::{self, Server};
@@ -138,6 +139,29 @@ fn create_key(binary: &Path, data: &Path, scope: &[&str]) -> Result<String> {
     Ok(key.to_owned())
 }
 
+/// Writes of the log, each with its sync.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Writes {
+    count: f64,
+    seconds: f64,
+}
+
+impl Writes {
+    fn read(metrics: &str) -> Result<Writes> {
+        let value = |name: &str| -> Result<f64> {
+            let name = format!("db_operations_latency_seconds_{name}{{operation=\"log\"}} ");
+            let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+            Ok(line.with_context(|| format!("the metrics have no {name}"))?.parse()?)
+        };
+        Ok(Writes { count: value("count")?, seconds: value("sum")? })
+    }
+
+    /// How long one took on average since `earlier`, in milliseconds.
+    pub fn milliseconds_since(&self, earlier: &Writes) -> f64 {
+        1e3 * (self.seconds - earlier.seconds) / (self.count - earlier.count)
+    }
+}
+
 /// A server that has stored nothing yet.
 #[derive(Debug)]
 pub struct Trial {
@@ -183,6 +207,15 @@ impl Trial {
         client::count(self.address(), self.key.as_deref())
     }
 
+    /// What the log has written since the server started, by its metrics.
+    pub fn log_writes(&self) -> Result<Writes> {
+        let bearer = |key| format!("Authorization: Bearer {key}\r\n");
+        let headers = self.key.as_ref().map(bearer).unwrap_or_default();
+        let answer = http::call(self.address(), "GET", "/metrics", &headers, "")?;
+        ensure!(answer.status == 200, "/metrics was answered {}", answer.status);
+        Writes::read(&answer.text())
+    }
+
     /// Ends it, when it holds as many events as it should.
     pub fn end(self, stored: RangeInclusive<u64>) -> Result<()> {
         let count = self.count()?;
@@ -196,5 +229,28 @@ impl Trial {
         fs::remove_dir_all(&self.data).context("cannot remove the data directory")?;
         rustix::fs::sync();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+    use super::*;
+
+    #[test]
+    fn writes_of_the_log_are_read_from_metrics() {
+        let metrics = |count, sum| {
+            format!(
+                "# TYPE db_operations_latency_seconds histogram\n\
+                 db_operations_latency_seconds_bucket{{operation=\"log\",le=\"+Inf\"}} {count}\n\
+                 db_operations_latency_seconds_sum{{operation=\"flush\"}} 9\n\
+                 db_operations_latency_seconds_sum{{operation=\"log\"}} {sum}\n\
+                 db_operations_latency_seconds_count{{operation=\"log\"}} {count}\n"
+            )
+        };
+        let earlier = Writes::read(&metrics(10, 0.5)).unwrap();
+        let later = Writes::read(&metrics(30, 0.6)).unwrap();
+        assert!((later.milliseconds_since(&earlier) - 5.0).abs() < 1e-9);
+        assert!(Writes::read("").is_err());
     }
 }
