@@ -62,10 +62,12 @@ impl Claims {
         // ever; see the crate.
         ids.sort_unstable_by_key(|(key, index)| (key.group(), *index));
         let before = self.keys.len();
-        let oldest = self.dedup.oldest();
         let mut duplicates = 0;
         for group in ids.chunk_by(|(one, _), (next, _)| one.group() == next.group()) {
             let mut locked = self.dedup.table.lock(group[0].0);
+            // Under the lock: nobody who has forgotten an id of this group knew a newer one, so what
+            // was forgotten is absent here too.
+            let oldest = self.dedup.oldest();
             locked.warm(group.iter().map(|(key, _)| *key));
             for &(key, index) in group {
                 match locked.claim(key, self.owner, oldest) {
@@ -79,6 +81,7 @@ impl Claims {
                     }
                     Found::Foreign => {
                         drop(locked);
+                        let oldest = self.dedup.oldest();
                         self.decide(before, |locked, key| locked.forget(key, oldest));
                         return Claim::Undecided;
                     }

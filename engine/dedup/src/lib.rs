@@ -219,7 +219,9 @@ impl Dedup {
     fn change_window<T>(&self, change: impl FnOnce(&mut Swept) -> T) -> T {
         let mut swept = lock(&self.window);
         let outcome = change(&mut swept);
-        // Relaxed, both: who still sees the old one takes an id for known a little longer.
+        // Relaxed, both: who still sees the old one takes an id that was stored for known a little
+        // longer. An id that was forgotten is marked with a generation that has passed for whoever
+        // holds the group's lock afterwards and looks then: the lock orders the two loads.
         self.oldest.store(swept.window.oldest().number(), Ordering::Relaxed);
         let expires_at = swept.window.expires_at().unwrap_or(i64::MAX);
         self.expires_at.store(expires_at, Ordering::Relaxed);

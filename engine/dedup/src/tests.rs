@@ -101,6 +101,30 @@ fn drop_claims(claims: &mut Claims) {
 }
 
 #[test]
+fn what_fails_while_a_request_is_claimed_is_new_to_it_also_when_the_window_moves_on() {
+    let dedup = dedup(100, Duration::from_secs(1));
+    let (mut first, mut second) =
+        (Claims::new(Arc::clone(&dedup), 0), Claims::new(Arc::clone(&dedup), 1));
+    store(&mut first, &[0], 0);
+    // Two ids, of which the second one's group comes later.
+    let mut ids = keys(&dedup, 1..=2);
+    ids.sort_by_key(|(key, _)| key.group());
+    assert_ne!(ids[0].0.group(), ids[1].0.group());
+    assert_eq!(first.claim(&mut [ids[1]], |_, _| ()), Claim::Decided { duplicates: 0 });
+    let mut seen = 0;
+    let claim = second.claim(&mut ids, |_, is_new| {
+        assert!(is_new);
+        seen += 1;
+        if seen == 1 {
+            // Between the two groups.
+            dedup.expire(10_000_000);
+            first.forget();
+        }
+    });
+    assert_eq!((claim, seen), (Claim::Decided { duplicates: 0 }, 2));
+}
+
+#[test]
 fn decisions_that_nobody_waits_for_are_not_told() {
     let told = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&told);
