@@ -31,7 +31,7 @@ use crate::set::KeySet;
 use crate::verifier::Verifier;
 
 /// Wrong keys that an address may make us hash in a minute: more than anybody mistypes.
-pub const FAILURES_PER_MINUTE: u32 = 20;
+pub const FAILURES_PER_MINUTE: u16 = 20;
 /// How often the cache should be swept.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
@@ -44,7 +44,7 @@ pub enum Refused {
     /// The address has sent too many wrong keys to have another one looked at.
     #[error("too many wrong keys came from this address; try again in {} s", .0.as_secs() + 1)]
     TooMany(Duration),
-    /// Too many keys wait to be looked at.
+    /// Too many keys wait to be looked at, from everywhere or from this address.
     #[error("too many keys wait to be verified; try again")]
     Busy,
 }
@@ -159,16 +159,13 @@ impl Keys {
         secret: &str,
         address: IpAddr,
     ) -> Result<bool, Refused> {
-        let now = Instant::now();
-        self.failures.charge(address, now).map_err(Refused::TooMany)?;
-        let verified = match self.verifier.verify(record, digest, secret) {
-            Some(answer) => answer.await.map_err(|_| Refused::Busy),
-            None => Err(Refused::Busy),
-        };
-        if verified != Ok(false) {
-            self.failures.refund(address, now);
+        let look = self.failures.look(address, Instant::now())?;
+        let answer = self.verifier.verify(record, digest, secret).ok_or(Refused::Busy)?;
+        let is_good = answer.await.map_err(|_| Refused::Busy)?;
+        if !is_good {
+            look.was_wrong();
         }
-        verified
+        Ok(is_good)
     }
 
     /// Whether `record` still stands for its key: neither revoked nor changed since.

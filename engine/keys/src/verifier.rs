@@ -4,13 +4,20 @@
 //! makes others with new keys wait, and nobody whose key is known. A key that was found good is known
 //! from then on, also when whoever has sent it has given up waiting.
 //!
+//! **Wrong keys** get a [`WRONG_SHARE`]th of a thread's time, and good ones all of it. A thread that always
+//! has something to do does harm even if it runs only while nobody else wants the core. Linux makes a
+//! thread that was just given more than its share wait until another one has had some milliseconds,
+//! whatever that one's weight is, and among those who have to wait are the kernel's own that bring the
+//! log's writes to the disk: a write of 0.2 ms took 5, as long as there were wrong keys to hash. Where
+//! clients need their answers to go on, all of them then wait together, and that did not end by itself.
+//!
 //! **Memory.** Each thread keeps the 19 MiB of a hash for the next one, until it has had none for
-//! [`REST`]. They are not given back after each: whoever maps and unmaps memory holds a lock of the whole
+//! [`IDLE`]. They are not given back after each: whoever maps and unmaps memory holds a lock of the whole
 //! process, and a thread that gets a core only when nobody else wants it holds it for long. Requests
 //! waited 40 to 60 ms for it.
 //!
-//! **Limits.** [`threads`] hash at the same time, each in 19 MiB of memory for about 20 ms;
-//! [`WAITING_MAX`] secrets wait. More are refused at once, and so is one that has waited for
+//! **Limits.** [`threads`] hash at the same time, each in 19 MiB of memory for about 20 ms, so one or two
+//! wrong keys a second and fifty good ones; [`WAITING_MAX`] secrets wait. More are refused at once, and so is one that has waited for
 //! [`WAIT_MAX`] when its turn comes.
 
 use std::sync::Arc;
@@ -40,7 +47,14 @@ fn threads() -> usize {
 }
 
 /// A thread that has had nothing to hash for this long gives the memory of a hash back.
-const REST: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Of how many parts of a thread's time wrong keys get one: few enough that the 99th percentile of
+/// answers, of which one in a hundred may be late, does not become a matter of them.
+const WRONG_SHARE: u32 = 20;
+
+/// Longest pause after a wrong key: on a busy core a hash takes as long as the core makes it wait.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The parameters that OWASP names: 19 MiB, two passes, one lane.
 const KIBIBYTES: u32 = 19_456;
@@ -127,7 +141,7 @@ fn work(jobs: &Receiver<Job>) {
     ringlake_niceness::step(Behind::Everybody);
     let mut memory = Memory::default();
     loop {
-        let job = match jobs.recv_timeout(REST) {
+        let job = match jobs.recv_timeout(IDLE) {
             Ok(job) => job,
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
@@ -143,12 +157,16 @@ fn work(jobs: &Receiver<Job>) {
         if answer.is_closed() || since.elapsed() >= WAIT_MAX {
             continue;
         }
+        let began = Instant::now();
         let is_good = memory.fits(&record.hash, &secret);
         if is_good {
             // Fails when it has been set before, to the same.
             let _ = record.known.set(digest);
         }
         let _ = answer.send(is_good);
+        if !is_good {
+            thread::sleep(((WRONG_SHARE - 1) * began.elapsed()).min(PAUSE_MAX));
+        }
     }
 }
 

@@ -117,7 +117,7 @@ fn a_wrong_secret_is_hashed_once_and_none_once_the_right_one_is_known() {
 fn an_address_that_sends_many_wrong_keys_has_to_wait() {
     let fixture = Fixture::new();
     let key = fixture.create(&[]);
-    for number in 0..FAILURES_PER_MINUTE as usize {
+    for number in 0..usize::from(FAILURES_PER_MINUTE) {
         assert_eq!(fixture.check(&forged(&key, number)).unwrap_err(), Refused::Unknown);
     }
     assert!(matches!(fixture.check(&forged(&key, 99)), Err(Refused::TooMany(_))));
