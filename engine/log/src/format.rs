@@ -187,6 +187,14 @@ impl FrameHeader {
         crc32c::crc32c_append(crc32c::crc32c(&bytes[8..]), body) == self.crc
     }
 
+    /// The header and the end of the intact frame that begins at `at` in `bytes`, if one does.
+    pub(super) fn of_intact(bytes: &[u8], at: usize) -> Option<(Self, usize)> {
+        let (head, rest) = bytes.get(at..)?.split_first_chunk::<FRAME_HEADER>()?;
+        let header = Self::decode(head)?;
+        let body = rest.get(..header.body_length)?;
+        header.matches(head, body).then_some((header, at + FRAME_HEADER + header.body_length))
+    }
+
     /// The batch in `body`.
     pub(super) fn batch(
         &self,

@@ -17,7 +17,8 @@ use super::Error;
 pub struct Quarantined {
     /// The shard whose numbers are affected.
     pub shard: u32,
-    /// The numbers that were lost with it, inclusive; `None` when no number is missing.
+    /// The numbers that were lost with it, inclusive; `None` when no number is missing, or when no
+    /// frame of it is intact and nothing tells.
     pub sequences: Option<(i64, i64)>,
     /// Where the bytes were.
     pub origin: String,
@@ -73,23 +74,46 @@ pub fn quarantined_ranges(quarantine: &Path) -> Result<Vec<Quarantined>, Error> 
     Ok(quarantine_reports(quarantine)?.into_iter().map(|(_, report)| report).collect())
 }
 
-/// The same with the file that each report is in.
+/// The highest number of `shard` that a report names, 0 when none does. A report that cannot be read is
+/// passed over: a start does not fail because of damage.
+pub(super) fn highest_number(quarantine: &Path, shard: u32) -> Result<i64, Error> {
+    let mut highest = 0;
+    for path in report_paths(quarantine)? {
+        match read_entry(&path) {
+            Ok(Entry { report, .. }) if report.shard == shard => {
+                highest = highest.max(report.sequences.map_or(0, |(_, last)| last));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(path = %path.display(), error, "passed over a report in quarantine");
+            }
+        }
+    }
+    Ok(highest)
+}
+
+/// The reports in the quarantine directory with the file that each is in.
 ///
 /// # Errors
 /// As [`quarantined_ranges`].
 pub fn quarantine_reports(quarantine: &Path) -> Result<Vec<(PathBuf, Quarantined)>, Error> {
-    let mut reports = Vec::new();
+    let with_report = |path: PathBuf| read_entry(&path).map(|entry| (path, entry.report));
+    report_paths(quarantine)?.into_iter().map(with_report).collect()
+}
+
+fn report_paths(quarantine: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut paths = Vec::new();
     if !quarantine.exists() {
-        return Ok(reports);
+        return Ok(paths);
     }
     for entry in fs::read_dir(quarantine).map_err(Error::io("list", quarantine))? {
         let path = entry.map_err(Error::io("list", quarantine))?.path();
         if path.extension().is_some_and(|extension| extension == "json") {
-            let report = read_entry(&path)?.report;
-            reports.push((path, report));
+            paths.push(path);
         }
     }
-    Ok(reports)
+    Ok(paths)
 }
 
 /// The piece of quarantine in the file `path`, when it is what was written.

@@ -6,6 +6,9 @@
 //! never refuses because of damage, only because a file cannot be read or written, or because another
 //! version wrote it.
 //!
+//! A number that was in a frame is not given out again, whatever became of the frame: quarantine tells
+//! which ones it has.
+//!
 //! **Not guaranteed.** A damaged last frame of the last segment cannot be told from one that a crash
 //! has cut short: it is cut off, and its numbers are given out again.
 //!
@@ -19,7 +22,8 @@ use std::path::{Path, PathBuf};
 
 use ringlake_disk::{Access, Disk};
 
-use super::quarantine::{Quarantined, set_aside};
+use super::format::FrameHeader;
+use super::quarantine::{Quarantined, highest_number, set_aside};
 use super::reader::{Item, OpenError, SegmentReader, magic_positions};
 use super::writer::{EMPTY, SPARE};
 use super::{Error, FrameVisitor, Void};
@@ -47,7 +51,7 @@ pub struct Recovered {
     pub segments: Vec<SegmentFile>,
     /// Every void range that the newest header knows.
     pub voids: Vec<Void>,
-    /// The highest number in any frame, void range or quarantined gap; 0 when there is none.
+    /// The highest number in any frame, void range or report in quarantine; 0 when there is none.
     pub last: i64,
     /// Bytes cut off as torn tails.
     pub torn_bytes: u64,
@@ -125,6 +129,7 @@ pub fn recover(
     if let Some(void) = found.voids.iter().map(RangeInclusive::end).max() {
         found.last = found.last.max(*void);
     }
+    found.last = found.last.max(highest_number(quarantine, shard)?);
     disk.sync_directory(directory).map_err(Error::io("sync", directory))?;
     Ok(found)
 }
@@ -287,9 +292,14 @@ impl Recovery<'_> {
         let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("segment");
         let bytes = fs::read(path).map_err(Error::io("read the log segment", path))?;
         if may_hold_frames(&bytes) {
+            let lost = numbers_in(&bytes, self.shard).map(|(first, last)| {
+                // Where its first frames are unreadable, the segment before tells where it began.
+                (if self.found.last > 0 { first.min(self.found.last + 1) } else { first }, last)
+            });
+            self.found.last = self.found.last.max(lost.map_or(0, |(_, last)| last));
             let report = Quarantined {
                 shard: self.shard,
-                sequences: None,
+                sequences: lost,
                 origin: path.display().to_string(),
                 reason: problem.into(),
                 bytes: bytes.len() as u64,
@@ -309,6 +319,26 @@ impl Recovery<'_> {
 /// it, because the header is synced before the first one is written.
 pub(super) fn may_hold_frames(bytes: &[u8]) -> bool {
     magic_positions(bytes).next().is_some()
+}
+
+/// The lowest and the highest number in a segment of `shard` with these bytes, whose header is bad.
+/// Frames of what the segment's blocks held before are not its own: the first intact one tells which are.
+/// What a client has sent is inside of frames, and those are passed over whole.
+fn numbers_in(bytes: &[u8], shard: u32) -> Option<(i64, i64)> {
+    let (mut stamp, mut numbers, mut end) = (None, None, 0);
+    for at in magic_positions(bytes) {
+        if at < end {
+            continue;
+        }
+        let Some((frame, frame_end)) = FrameHeader::of_intact(bytes, at) else { continue };
+        if frame.shard != shard || *stamp.get_or_insert(frame.stamp) != frame.stamp {
+            continue;
+        }
+        end = frame_end;
+        let (first, last) = numbers.unwrap_or((frame.first, frame.last));
+        numbers = Some((first.min(frame.first), last.max(frame.last)));
+    }
+    numbers
 }
 
 /// A name in quarantine that no other piece has: segment numbers may begin again, and then damage

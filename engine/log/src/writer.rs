@@ -54,6 +54,14 @@ struct Open {
     has_frames: bool,
 }
 
+impl Open {
+    /// It takes no more frames.
+    fn closed(self) -> SegmentFile {
+        let last = if self.has_frames { self.summary.last } else { EMPTY };
+        SegmentFile { last, ..self.summary }
+    }
+}
+
 impl Log {
     /// A log that goes on after `closed`, the segments that recovery kept. It writes nothing
     /// until the first batch, which opens a new segment.
@@ -248,18 +256,15 @@ impl Log {
                     tracing::warn!(path = %open.summary.path.display(), %error, "cannot cut a failed frame off");
                 }
                 let path = open.summary.path.clone();
-                self.closed.push_back(open.summary);
+                self.closed.push_back(open.closed());
                 Err(Error::Io { action: "write to the log segment", path, source })
             }
         }
     }
 
     fn close_segment(&mut self) {
-        if let Some(mut open) = self.current.take() {
-            if !open.has_frames {
-                open.summary.last = EMPTY;
-            }
-            self.closed.push_back(open.summary);
+        if let Some(open) = self.current.take() {
+            self.closed.push_back(open.closed());
         }
     }
 

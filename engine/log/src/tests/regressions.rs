@@ -40,6 +40,42 @@ fn a_segment_that_seems_cut_short_is_not_deleted_while_frames_are_in_it() {
     assert_eq!(fs::read(quarantine.join("log-0-00000000000000000001.bin")).unwrap(), bytes);
 }
 
+/// The numbers in a segment whose header was damaged were given out again, to other events, and `verify`
+/// found none missing. The start now numbers above them, also when it is repeated, and says which are
+/// lost; what the segment's blocks held in an earlier life does not count.
+#[test]
+fn numbers_of_a_segment_with_a_bad_header_are_not_given_out_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut log = open(scratch.path(), Arc::new(RealDisk), 1 << 20);
+    log.append(&numbered(1, 2), 1).unwrap();
+    log.close_released(2);
+    for first in [3, 7, 11] {
+        log.append(&numbered(first, 4), first).unwrap();
+    }
+    let paths = segments(scratch.path());
+    let mut bytes = fs::read(&paths[1]).unwrap();
+    // An old frame behind the end, with other numbers and another stamp.
+    let mut old = Vec::new();
+    let mut encoder = FrameEncoder::new().unwrap();
+    encoder.encode(&numbered(900, 5), 0, 77, 900, &mut old).unwrap();
+    bytes.extend_from_slice(&old);
+    bytes[30] ^= 1;
+    // The first frame is damaged too.
+    let first_frame = bytes.windows(4).position(|bytes| bytes == b"RFRM").unwrap();
+    bytes[first_frame + 60] ^= 1;
+    fs::write(&paths[1], &bytes).unwrap();
+    let quarantine = scratch.path().join("quarantine");
+    let found = recover(0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    assert_eq!(found.quarantined[0].sequences, Some((3, 14)));
+    assert_eq!((found.last, found.segments.len()), (14, 1));
+    // Nothing has come since; another report is unreadable.
+    fs::write(quarantine.join("other.json"), "{").unwrap();
+    let found = recover(0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    assert_eq!((found.last, found.quarantined.len()), (14, 0));
+    let found = recover(1, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    assert_eq!(found.last, 2, "reports of other shards do not count");
+}
+
 /// The sync of a frame failed and the process was killed before it could cut the frame off. The next
 /// start read the frame from the page cache, synced the file and counted the frame as durable; but
 /// after a failed sync the page cache holds the bytes as clean, and a sync has nothing to write. A
@@ -144,4 +180,22 @@ fn a_scan_tells_of_a_segment_whose_header_is_damaged() {
     fs::write(&path, &bytes[..16]).unwrap();
     let found = scan::<Error>(scratch.path(), &mut |_| Ok(())).unwrap();
     assert!(found.quarantined.is_empty());
+}
+
+/// A segment whose first write failed kept the number before it as its highest one. Where that was void,
+/// the lake never came so far, and an erase waited in vain for the segment to go.
+#[test]
+fn a_segment_whose_first_write_failed_goes_with_those_before_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (disk, faults) = faulty(scratch.path());
+    let mut log = open(scratch.path(), Arc::new(disk), 1 << 20);
+    log.append(&numbered(1, 3), 1).unwrap();
+    faults.lock().unwrap().extend([FAILED_SYNC, FAILED_SYNC]);
+    log.append(&numbered(4, 3), 4).unwrap_err();
+    log.start_segment(7).unwrap();
+    faults.lock().unwrap().push_back(FAILED_SYNC);
+    log.append(&numbered(7, 1), 7).unwrap();
+    let before = segments(scratch.path()).len();
+    assert_eq!(log.release(3).unwrap(), before - 1);
+    assert_eq!(rows(scratch.path()), [(7, "row-7".to_owned())]);
 }
