@@ -118,7 +118,7 @@ impl HotAppender {
     }
 
     /// Appends `rows`, which have all columns of a hot table, all or none. They must be fewer than 204,800
-    /// together: there DuckDB's appender commits on its own.
+    /// together, which the queue sees to: there DuckDB's appender commits on its own.
     ///
     /// # Errors
     /// DuckDB's; the table is as before then.

@@ -13,7 +13,7 @@ use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use super::pass::Passing;
-use super::queue::{Budget, Goal, Marker};
+use super::queue::{Budget, FLUSH_ROWS_MAX, Goal, Marker};
 use super::{LogBatch, Message};
 use crate::config::HotConfig;
 use crate::metrics::Operations;
@@ -22,8 +22,6 @@ use crate::roller::RollerState;
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
 use crate::space::Space;
 
-/// Most rows that one flush may carry: DuckDB's appender commits on its own at 204,800.
-const FLUSH_ROWS_MAX: usize = 204_799;
 /// How often a flusher that waits for the roller looks whether the engine stops.
 const STOP_LOOK: Duration = Duration::from_millis(50);
 /// A roll that somebody waits for and that could not begin is tried again this soon.

@@ -24,6 +24,9 @@ use crate::ingest::{Bar, Gate};
 /// Batches that may wait. Single-event requests make batches of a few rows, some thousand a
 /// second; the flusher looks several times a second, and a flush takes up to 100 ms.
 const BATCHES_MAX: usize = 4_096;
+/// Most rows of a batch in the queue, and of a flush: at 204,800 DuckDB's appender commits on its own, and
+/// what it has committed would be appended again if the rest of the flush failed.
+pub(super) const FLUSH_ROWS_MAX: usize = 204_799;
 /// A shard waits this long for room before it asks whether there will be any.
 const STUCK_AFTER: Duration = Duration::from_millis(100);
 
@@ -47,6 +50,26 @@ impl LogBatch {
     #[must_use]
     pub fn last(&self) -> i64 {
         self.first + i64::try_from(self.batch.num_rows()).unwrap_or(i64::MAX) - 1
+    }
+
+    /// It, or the parts of it that a flush can carry when it has more rows than [`FLUSH_ROWS_MAX`]: one
+    /// sync may cover more, and so may one request.
+    fn parts(self) -> impl Iterator<Item = LogBatch> {
+        let (rows, bytes) = (self.batch.num_rows(), self.bytes);
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let count = FLUSH_ROWS_MAX.min(rows - from);
+            (count > 0).then(|| {
+                let part = LogBatch {
+                    first: self.first + i64::try_from(from).unwrap_or(i64::MAX),
+                    batch: self.batch.slice(from, count),
+                    bytes: if count == rows { bytes } else { bytes / rows * count },
+                    ..self
+                };
+                from += count;
+                part
+            })
+        })
     }
 }
 
@@ -157,13 +180,17 @@ pub(crate) fn queue(bytes_max: usize, overflow: Overflow) -> (Queue, Receiving) 
 impl Queue {
     /// Sends a batch that was accepted before this start; waits while the queue is full.
     pub(crate) fn send(&self, batch: LogBatch) {
-        self.put(self.budget.room(batch.bytes, OnFull::Wait), batch);
+        for part in batch.parts() {
+            self.put(self.budget.room(part.bytes, OnFull::Wait), part);
+        }
     }
 
     /// Sends a batch that has just been accepted. While the queue is full it waits, or, when there
     /// is nothing to wait for, closes the gate and goes beyond the bound.
     pub(crate) fn send_accepted(&self, batch: LogBatch) {
-        self.put(self.budget.room(batch.bytes, OnFull::WaitUnlessStuck), batch);
+        for part in batch.parts() {
+            self.put(self.budget.room(part.bytes, OnFull::WaitUnlessStuck), part);
+        }
     }
 
     /// The flusher looks by itself in time; it is woken only when much waits. A flusher that is

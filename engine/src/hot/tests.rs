@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use arrow::compute::concat_batches;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use ringlake_disk::RealDisk;
 use ringlake_event::{Decoder, Limits, Mode, Record, Request, Source, Tenant, record_bound};
@@ -322,6 +323,26 @@ fn a_full_queue_makes_senders_wait_or_closes_the_gate_when_nothing_leaves_it() {
     }
     replay.join().unwrap();
     assert!(queue.waiting().bytes <= 2 * bytes, "{passed:?}");
+}
+
+#[test]
+fn a_batch_that_no_flush_can_carry_comes_in_parts() {
+    let most = super::queue::FLUSH_ROWS_MAX;
+    let piece = batch(3, 11, most / 5 + 1);
+    let joined = concat_batches(&piece.batch.schema(), [&piece.batch; 5]).unwrap();
+    let whole = LogBatch { batch: joined, bytes: 5 * piece.bytes, ..piece };
+    let rest = whole.batch.num_rows() - most;
+    let (queue, receiving) = test_queue(usize::MAX / 2);
+    queue.send_accepted(whole.clone());
+    let Ok(Message::Batch(first)) = receiving.messages.try_recv() else { panic!("a part waits") };
+    let Ok(Message::Batch(second)) = receiving.messages.try_recv() else { panic!("another") };
+    assert_eq!((first.batch.num_rows(), second.batch.num_rows()), (most, rest));
+    assert_eq!((first.first, first.last() + 1, second.last()), (11, second.first, whole.last()));
+    assert_eq!(first.batch, whole.batch.slice(0, most));
+    assert_eq!(second.batch, whole.batch.slice(most, rest));
+    assert_eq!(queue.waiting().rows, most + rest);
+    receiving.budget.release(&[first, second]);
+    assert_eq!((queue.waiting().bytes, queue.waiting().rows), (0, 0));
 }
 
 #[test]
