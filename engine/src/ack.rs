@@ -173,6 +173,12 @@ impl Notes {
         self.failed.push_back(tickets);
     }
 
+    /// Ranges come in the order of their tickets.
+    fn has_failed(&self, ticket: u64) -> bool {
+        let at = self.failed.partition_point(|range| *range.end() < ticket);
+        self.failed.get(at).is_some_and(|range| range.contains(&ticket))
+    }
+
     /// What is noted of a ticket up to `settled`. An answer of its own comes before that of its
     /// batch: a ticket that was held back is in the range of a batch that it was not part of.
     fn take(&mut self, ticket: u64) -> Noted {
@@ -180,8 +186,7 @@ impl Notes {
             Noted::Held
         } else if let Some(answer) = self.answers.remove(&ticket) {
             Noted::Answer(answer)
-        } else if ticket <= self.doubtful || self.failed.iter().any(|range| range.contains(&ticket))
-        {
+        } else if ticket <= self.doubtful || self.has_failed(ticket) {
             Noted::Answer(Err(NotDurable))
         } else {
             Noted::Nothing
@@ -255,7 +260,7 @@ impl Acks {
     /// Waits until the events of `ticket` are durable, or known not to be. Needs
     /// [`Acks::drive`] to run on the same thread. How many were known before is told once.
     pub fn wait(&self, ticket: Ticket) -> Wait {
-        Wait { acks: self.clone(), ticket: ticket.0 }
+        Wait { acks: self.clone(), ticket: ticket.0, is_registered: false }
     }
 
     /// Wakes the waiters of this thread as batches settle; ends when the shard is gone.
@@ -304,6 +309,14 @@ impl Acks {
             _ => waiting.insert(at, (ticket, waker.clone())),
         }
     }
+
+    fn give_up(&self, ticket: u64) {
+        let mut waiting = self.waiting.borrow_mut();
+        let at = waiting.partition_point(|(other, _)| *other < ticket);
+        if waiting.get(at).is_some_and(|(other, _)| *other == ticket) {
+            waiting.remove(at);
+        }
+    }
 }
 
 /// The future of [`Acks::wait`].
@@ -312,18 +325,31 @@ impl Acks {
 pub struct Wait {
     acks: Acks,
     ticket: u64,
+    /// It is in the waiting list, unless the driver has woken it.
+    is_registered: bool,
 }
 
 impl Future for Wait {
     type Output = Result<Durable, NotDurable>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(outcome) = self.acks.shared.outcome(self.ticket) {
+            self.is_registered = false;
             return Poll::Ready(outcome);
         }
         // The driver runs on this thread: it cannot have looked between the check and this.
         self.acks.register(self.ticket, context.waker());
+        self.is_registered = true;
         Poll::Pending
+    }
+}
+
+impl Drop for Wait {
+    /// A client that has gone leaves nothing behind, however long the disk takes.
+    fn drop(&mut self) {
+        if self.is_registered {
+            self.acks.give_up(self.ticket);
+        }
     }
 }
 
@@ -399,6 +425,23 @@ mod tests {
             settler.finish(2, Ok(Durable { duplicates: 1 }));
             assert_eq!(acks.wait_blocking(Ticket(2)), Ok(Durable { duplicates: 1 }));
         }
+    }
+
+    #[test]
+    fn who_does_not_wait_any_more_leaves_nothing_in_the_list() {
+        let (mut settler, source) = channel();
+        let acks = source.acks();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut waits: Vec<_> = (1..=3).map(|ticket| Box::pin(acks.wait(Ticket(ticket)))).collect();
+        for wait in &mut waits {
+            assert!(wait.as_mut().poll(&mut context).is_pending());
+        }
+        drop(waits.remove(1));
+        let listed = || acks.waiting.borrow().iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>();
+        assert_eq!(listed(), [1, 3]);
+        settler.settle(1, Ok(()));
+        assert!(waits[0].as_mut().poll(&mut context).is_ready());
+        drop(waits);
     }
 
     #[test]

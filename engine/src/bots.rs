@@ -17,7 +17,7 @@ use isbot::Bots;
 
 /// What is put into a `context`.
 const MARK: &str = "\"bot\":true";
-/// What is in one that says it already.
+/// The member of one that says it already.
 const NAME: &str = "\"bot\"";
 
 /// Knows robots.
@@ -40,7 +40,7 @@ impl Robots {
         user_agent: &str,
         context: Option<&'a str>,
     ) -> Option<Cow<'a, str>> {
-        if !self.knows(user_agent) || context.is_some_and(|context| context.contains(NAME)) {
+        if !self.knows(user_agent) || context.is_some_and(says_it) {
             return context.map(Cow::Borrowed);
         }
         let rest = context.and_then(|context| context.trim_start().strip_prefix('{'));
@@ -60,6 +60,44 @@ impl Robots {
     }
 }
 
+/// Whether the object `context` has a member [`NAME`] of its own.
+fn says_it(context: &str) -> bool {
+    // Nearly all end here. What is found may also be a value, or a member of a member.
+    if !context.contains(NAME) {
+        return false;
+    }
+    let (mut depth, mut rest) = (0, context);
+    while let Some(at) = rest.find(['{', '[', ']', '}', '"']) {
+        let found = &rest[at..];
+        rest = &found[1..];
+        match found.as_bytes()[0] {
+            b'{' | b'[' => depth += 1,
+            b']' | b'}' => depth -= 1,
+            _ => {
+                let is_member = found.strip_prefix(NAME).map(str::trim_start);
+                if depth == 1 && is_member.is_some_and(|behind| behind.starts_with(':')) {
+                    return true;
+                }
+                rest = behind_string(rest);
+            }
+        }
+    }
+    false
+}
+
+/// What follows the string that `text` begins inside of.
+fn behind_string(mut text: &str) -> &str {
+    while let Some(at) = text.find(['"', '\\']) {
+        let is_end = text.as_bytes()[at] == b'"';
+        // A backslash takes the next byte, which is ASCII, along.
+        text = text.get(at + if is_end { 1 } else { 2 }..).unwrap_or("");
+        if is_end {
+            break;
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +115,11 @@ mod tests {
             (Some(r#"{"a":{"b":1}}"#), r#"{"bot":true,"a":{"b":1}}"#),
             (Some(r#" { "a" : 1 } "#), r#"{"bot":true,"a" : 1 } "#),
             (Some(r#"{"bot":false}"#), r#"{"bot":false}"#),
+            (Some(r#"{"a":"\"}","bot" :0}"#), r#"{"a":"\"}","bot" :0}"#),
+            // Not about the event: a value, a member of a member, text in a text.
+            (Some(r#"{"kind":"bot"}"#), r#"{"bot":true,"kind":"bot"}"#),
+            (Some(r#"{"a":[{"bot":1}]}"#), r#"{"bot":true,"a":[{"bot":1}]}"#),
+            (Some(r#"{"a":"\"bot\":"}"#), r#"{"bot":true,"a":"\"bot\":"}"#),
         ] {
             assert_eq!(robots.context(ROBOT, before).as_deref(), Some(after));
         }

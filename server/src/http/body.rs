@@ -5,7 +5,7 @@
 //! more slowly than [`Pace`] allows is given up. What all requests of a loop hold together stays
 //! below the loop's [`Budget`].
 //!
-//! **Memory.** A body that arrives in one piece is used where it lies. One that comes in several is
+//! **Memory.** A body that arrives in one piece, with its head, is used where it lies. One that comes in several is
 //! gathered in a buffer that is charged to the budget whole, in steps of [`CHARGE_BYTES`], and has
 //! room for [`TRUST`] times what has arrived at most, whatever length is announced. (Room that is not
 //! used yet would not be free: with huge pages its first byte takes 2 MiB.)
@@ -167,6 +167,7 @@ pub async fn collect(
         None => {
             // What lies in the connection's buffer is memory too, now that it has to wait.
             charge.cover(gathered.len())?;
+            gathered.has_waited = true;
             pace.keep(gathered.read(body, limit, charge, &arrived), &arrived).await?;
         }
     }
@@ -180,6 +181,8 @@ struct Gathered {
     first: Bytes,
     /// … or all pieces, once there is more than one.
     all: Vec<u8>,
+    /// It did not come with its head: its first piece may have to wait for others.
+    has_waited: bool,
 }
 
 impl Gathered {
@@ -216,6 +219,9 @@ impl Gathered {
         charge: &mut Charge,
     ) -> Result<(), Problem> {
         if self.len() == 0 {
+            if self.has_waited {
+                charge.cover(piece.len())?;
+            }
             self.first = piece;
             return Ok(());
         }
@@ -321,6 +327,18 @@ mod tests {
             assert!(room <= charge.bytes, "{room} of {} charged bytes", charge.bytes);
         }
         assert_eq!(gathered.into_bytes().len(), LIMIT);
+    }
+
+    #[test]
+    fn a_piece_that_came_after_its_head_is_charged_also_when_it_is_the_first() {
+        let budget = Budget::new(CHARGE_BYTES);
+        let mut charge = budget.charge();
+        let mut gathered = Gathered { has_waited: true, ..Gathered::default() };
+        gathered.add(Bytes::from_static(b"{"), 0, LIMIT, &mut charge).unwrap();
+        assert_eq!((charge.bytes, budget.0.get()), (CHARGE_BYTES, 0));
+        let mut next = Gathered { has_waited: true, ..Gathered::default() };
+        let refused = next.add(Bytes::from_static(b"{"), 0, LIMIT, &mut budget.charge());
+        assert!(matches!(refused, Err(Problem::Crowded)));
     }
 
     #[test]
