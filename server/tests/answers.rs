@@ -414,6 +414,30 @@ fn a_client_that_waits_for_permission_is_answered_before_it_sends() {
 }
 
 #[test]
+fn a_body_that_was_asked_for_and_is_too_long_is_read_on_until_its_answer_is_seen() {
+    let limits =
+        [("RINGLAKE_HTTP_BODY_MAX_BYTES", "4096"), ("RINGLAKE_HTTP_EVENT_MAX_BYTES", "4096")];
+    let server = Server::with(&limits);
+    for _ in 0..20 {
+        let mut connection = server.connect();
+        connection.send(
+            b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\
+              Expect: 100-continue\r\n\r\n",
+        );
+        connection.stream.get_ref().peek(&mut [0; 1]).unwrap();
+        // More than lies in the buffers between client and server.
+        for _ in 0..512 {
+            connection.send(b"1000\r\n");
+            connection.send(&[b' '; 4_096]);
+            connection.send(b"\r\n");
+        }
+        connection.send(b"0\r\n\r\n");
+        assert_eq!(connection.answer(false).status, 413);
+        assert!(connection.is_closed());
+    }
+}
+
+#[test]
 fn wrong_methods_and_unknown_routes_say_so() {
     let server = Server::start();
     for (method, path, allow) in [

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use hyper::{HeaderMap, StatusCode};
 use ringlake_engine::accounting::Refusal;
@@ -517,7 +518,8 @@ pub fn accepted_for_sdk(events: usize, duplicates: usize, rejected: &[Rejection]
 /// a while, and the answer is the last of its connection where more of the same is to be expected. What
 /// was refused for its key or its options is short as a rule: there the connection goes on.
 pub fn let_go(reply: &mut Reply, headers: &HeaderMap, rest: Incoming) {
-    if !body::needs_draining(&rest, headers) {
+    let is_coming = !hyper::body::Body::is_end_stream(&rest) && has_begun(reply.status(), headers);
+    if !is_coming && !body::needs_draining(&rest, headers) {
         return;
     }
     if matches!(
@@ -527,6 +529,16 @@ pub fn let_go(reply: &mut Reply, headers: &HeaderMap, rest: Incoming) {
         reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     tokio::task::spawn_local(body::drain(rest));
+}
+
+/// Whether a body that was refused with `status` is on its way for certain, also where the client had to
+/// be told to send it: too slow or, without a length, too long it is only once it has begun to come.
+fn has_begun(status: StatusCode, headers: &HeaderMap) -> bool {
+    match status {
+        StatusCode::REQUEST_TIMEOUT => true,
+        StatusCode::PAYLOAD_TOO_LARGE => !headers.contains_key(CONTENT_LENGTH),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 //! period; connections without one are closed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
@@ -354,11 +354,16 @@ impl ServingLoop {
         for connection in self.open_connections() {
             connection.finish();
         }
+        let mut idle = HashSet::new();
         while !self.connections.borrow().is_empty() {
             tokio::time::sleep(Duration::from_millis(2)).await;
             let now = Instant::now();
-            for connection in self.open_connections() {
-                if now >= until || (now >= last_call && connection.is_idle()) {
+            for (id, connection) in self.connections.borrow().iter() {
+                // A request of HTTP/2 ends before its answer is written: that has had its turn by the
+                // next look.
+                let is_idle = connection.is_idle();
+                let was_idle = if is_idle { !idle.insert(*id) } else { idle.remove(id) };
+                if now >= until || (now >= last_call && is_idle && was_idle) {
                     connection.abort();
                 }
             }
