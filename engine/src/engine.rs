@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use ringlake_dedup::Dedup;
 
 use crate::compactor::{CompactReport, CompactorState, Order, VacuumReport};
@@ -30,7 +30,7 @@ use crate::hot::{FlusherState, Goal, Queue};
 use crate::ingest::Gate;
 use crate::lake::{Checked, DamagedFile, Location};
 use crate::listing::{Follower, ListError, ListRequest, Lister, Page, Tail};
-use crate::markers::Markers;
+use crate::markers::{Markers, STUCK_LOOK};
 use crate::metrics::Operations;
 use crate::problem::Problem;
 use crate::promoted::{TableColumns, WrongTypes};
@@ -260,7 +260,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Closed`] while shutting down or before the log has been replayed, and what kept a
-    /// file from being joined; the others have been joined then.
+    /// file from being joined; the others have been joined then. [`Error::Stuck`] when the table has
+    /// taken nothing for some seconds: it goes on when that is over.
     pub fn compact(&self) -> Result<CompactReport, Error> {
         self.order(Order::Compact)
     }
@@ -270,7 +271,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Closed`] while shutting down or before the log has been replayed, and what kept a
-    /// file from being removed.
+    /// file from being removed; [`Error::Stuck`] as for [`Engine::compact`].
     pub fn vacuum(&self) -> Result<VacuumReport, Error> {
         self.order(Order::Vacuum)
     }
@@ -280,9 +281,18 @@ impl Engine {
         if self.shared.closing.load(Ordering::Relaxed) || !self.is_running() {
             return Err(Error::Closed);
         }
+        // No order is left behind by callers who are told so.
+        self.shared.markers.check_roller()?;
         let (sender, answer) = bounded(1);
         self.shared.orders.send(order(sender)).map_err(|_| Error::Closed)?;
-        answer.recv().unwrap_or(Err(Error::Closed))
+        loop {
+            match answer.recv_timeout(STUCK_LOOK) {
+                Ok(outcome) => return outcome,
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::Closed),
+                // The roller commits for the compactor, between two rolls.
+                Err(RecvTimeoutError::Timeout) => self.shared.markers.check_roller()?,
+            }
+        }
     }
 
     pub(crate) fn reach(&self, goal: Goal) -> Result<(), Error> {

@@ -20,7 +20,7 @@ use crate::shard::ShardState;
 /// How long something may fail before those who wait for it are told.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a waiting caller looks whether it is so.
-const STUCK_LOOK: Duration = Duration::from_millis(500);
+pub(crate) const STUCK_LOOK: Duration = Duration::from_millis(500);
 
 /// The way of markers.
 #[derive(Debug)]
@@ -57,16 +57,27 @@ impl Markers {
 
     /// Nobody waits for what has been failing for long, or for ever.
     fn check_stuck(&self, goal: Goal) -> Result<(), Error> {
-        if let Some(problem) = self.broken.text() {
-            return Err(Error::Broken { problem });
-        }
         // Relaxed: statistics.
         let needs_roller =
             goal == Goal::Rolled || self.flusher.waits_for_roller.load(Ordering::Relaxed);
-        let roller = || self.roller.problem.lasting(PATIENCE).filter(|_| needs_roller);
-        match self.flusher.problem.lasting(PATIENCE).or_else(roller) {
-            Some(problem) => Err(Error::Stuck { problem }),
-            None => Ok(()),
+        if needs_roller {
+            self.check_roller()?;
         }
+        self.check(self.flusher.problem.lasting(PATIENCE))
+    }
+
+    /// Nor for a roller that has been failing for long.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] and [`Error::Stuck`].
+    pub fn check_roller(&self) -> Result<(), Error> {
+        self.check(self.roller.problem.lasting(PATIENCE))
+    }
+
+    fn check(&self, lasting: Option<String>) -> Result<(), Error> {
+        if let Some(problem) = self.broken.text() {
+            return Err(Error::Broken { problem });
+        }
+        lasting.map_or(Ok(()), |problem| Err(Error::Stuck { problem }))
     }
 }

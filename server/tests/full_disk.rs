@@ -412,7 +412,8 @@ fn failing_rolls(disk: &Disk) {
         is_refused(&mut connection, "backlog");
     }
     assert!(server.peak_memory() < before + 32 * MIB as u64, "{before}, {}", server.peak_memory());
-    for wait in ["/v1/admin/roll", "/v1/admin/flush"] {
+    for wait in ["roll", "flush", "compact", "vacuum"].map(|what| format!("/v1/admin/{what}")) {
+        let wait = wait.as_str();
         let answer = server.post(wait, b"");
         assert_eq!((answer.status, answer.error()["code"].as_str()), (503, Some("stuck")));
     }
