@@ -14,10 +14,13 @@
 //! millisecond, which Linux grants since 6.12, and the flusher and the roller, who would run 4 or 5 ms
 //! beside a shard that waits for its next sync, a share that is small enough: on one core at half of its
 //! load the 99th percentile of answers (`perf latency`, single, synced) went from 11.8 ms to 9.7; either
-//! alone changed nothing to speak of. At a tenth of the weight it was no less, and what they had not got to yet took 50 to 120 MB.
+//! alone changed nothing to speak of. At a tenth of the weight it was no less, and what they had not got
+//! to yet took 50 to 120 MB.
 //! Queries have short turns as well: the hash of a wrong key that got the core while a shard waited for
-//! the disk kept it from the shard afterwards, and half of all requests took milliseconds. Only an idle
-//! thread is put aside at once, whatever it has had; that is what hashes are.
+//! the disk kept it from the shard afterwards, and half of all requests took milliseconds. An idle thread
+//! is put aside for the shard at once; that is what hashes are. But the kernel's own thread that flushes
+//! the disk may have to wait for it too, for 4 ms (seen in a trace), which is why wrong keys get little
+//! time of it at all.
 //!
 //! **Bounds.** Flusher and roller cannot starve: when the queue is full shards wait, rings fill and
 //! requests wait for room, which leaves the core to them. What is behind the events can, as long as
