@@ -136,20 +136,21 @@ impl Space {
         }
         let before = *bars;
         *bars = self.limits.judge(before, self.rooms(), self.log_bytes());
+        let is_short = *bars != Bars::default();
+        // Before the gate closes and after it opens: who finds it closed finds the reason.
+        if is_short {
+            let lack = self.describe(*bars);
+            if self.lack.set(lack.clone()) {
+                tracing::warn!("{lack}; events are refused until there is room again");
+            }
+        }
         self.set(Bar::DiskFull, bars.disk_full);
         self.set(Bar::LogFull, bars.log_full);
         self.set(Bar::LogBroken, self.shards.iter().any(|shard| shard.log_problem.is_there()));
-        if *bars == Bars::default() {
-            if self.lack.clear() {
-                tracing::info!("there is room again; events are accepted");
-            }
-            return;
+        if !is_short && self.lack.clear() {
+            tracing::info!("there is room again; events are accepted");
         }
-        let lack = self.describe(*bars);
-        if self.lack.set(lack.clone()) {
-            tracing::warn!("{lack}; events are refused until there is room again");
-        }
-        if before == Bars::default() {
+        if is_short && before == Bars::default() {
             self.flusher.wake();
         }
     }

@@ -24,8 +24,8 @@ pub(super) const FRAME_MAGIC: [u8; 4] = *b"RFRM";
 pub(super) const FRAME_HEADER: usize = 48;
 /// Zero bytes behind the last frame: where the next frame's header will be.
 pub(super) const END_MARK: usize = FRAME_HEADER;
-/// Longest body of a frame in bytes. The largest request is 8 MiB of ring record and a batch
-/// closes at 4 MiB, so that a longer one is damage.
+/// Longest body of a frame in bytes; a longer one is damage. By default the largest request is 8 MiB of
+/// ring record and a batch closes at 4 MiB.
 pub const FRAME_BYTES_MAX: usize = 256 << 20;
 
 /// Frames whose buffers are smaller than this stay plain: LZ4 saves nothing on a handful of rows

@@ -2,7 +2,8 @@
 //!
 //! **Guarantees.** Every refusal of our own routes carries
 //! `{"error":{"code","message","index"?,"field"?}}`. 429 and 503 carry `Retry-After`: the request
-//! may be sent again as it is. 400, 401, 403, 413 and 415 mean that it never will be accepted.
+//! may be sent again as it is. 400, 401, 403, 413 and 415 mean that it never will be accepted, unless
+//! it was not what the client meant to send, because its body broke off on the way.
 
 use std::time::Duration;
 

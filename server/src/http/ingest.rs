@@ -6,7 +6,7 @@
 //!
 //! **Guarantees.** A request is committed once and whole, or never was there. Every event of a
 //! request that arrived is counted once as received, and, when it is refused, once as refused;
-//! a request whose body never arrived is not counted.
+//! a request whose body broke off is not counted.
 //!
 //! **Failure.** What is refused before its body was read gets its answer at once; the body is then
 //! read and thrown away for a while, so that the answer is not lost with the connection.
