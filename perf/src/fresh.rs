@@ -39,6 +39,7 @@ const PAUSE_MAX_MS: u64 = 500;
 /// Between two looks for a probe.
 const LOOK: Duration = Duration::from_millis(2);
 const SEEN_DEADLINE: Duration = Duration::from_secs(60);
+const LOOK_MAX_NS: u64 = 60_000_000_000;
 
 const P99: &str = "p99 ms";
 const COLUMNS: [Column; 7] = [
@@ -154,7 +155,8 @@ fn probe(
     over: &AtomicBool,
 ) -> Result<Probes> {
     let mut connection = Connection::open(address)?;
-    let mut probes = Probes { seen: Outcome::new()?, looks: Histogram::new(3)? };
+    let mut probes =
+        Probes { seen: Outcome::new()?, looks: Histogram::new_with_bounds(1, LOOK_MAX_NS, 3)? };
     let began = Instant::now();
     for number in 0.. {
         let body = format!("{{\"event\":\"probe\",\"user_id\":\"probe-{name}-{number}\"}}");
