@@ -5,11 +5,11 @@
 //! from then on, also when whoever has sent it has given up waiting.
 //!
 //! **Wrong keys** get a [`WRONG_SHARE`]th of a thread's time, and good ones all of it. A thread that always
-//! has something to do does harm even if it runs only while nobody else wants the core. Linux makes a
-//! thread that was just given more than its share wait until another one has had some milliseconds,
-//! whatever that one's weight is, and among those who have to wait are the kernel's own that bring the
-//! log's writes to the disk: a write of 0.2 ms took 5, as long as there were wrong keys to hash. Where
-//! clients need their answers to go on, all of them then wait together, and that did not end by itself.
+//! has something to do does harm even if it runs only while nobody else wants the core: in a trace the
+//! kernel's thread that flushes the disk, woken for a write of the log, waited 4 ms for it again and again
+//! (Linux 6.18; a thread that has just had more than its share is not let in at once). Writes of 0.2 ms
+//! took 5 as long as there were wrong keys to hash. All clients then waited together, which left the
+//! hashes half of the core, and that did not end by itself.
 //!
 //! **Memory.** Each thread keeps the 19 MiB of a hash for the next one, until it has had none for
 //! [`IDLE`]. They are not given back after each: whoever maps and unmaps memory holds a lock of the whole
@@ -17,8 +17,8 @@
 //! waited 40 to 60 ms for it.
 //!
 //! **Limits.** [`threads`] hash at the same time, each in 19 MiB of memory for about 20 ms, so one or two
-//! wrong keys a second and fifty good ones; [`WAITING_MAX`] secrets wait. More are refused at once, and so is one that has waited for
-//! [`WAIT_MAX`] when its turn comes.
+//! wrong keys a second and fifty good ones; [`WAITING_MAX`] secrets wait. More are refused at once, and
+//! so is one that has waited for [`WAIT_MAX`] when its turn comes.
 
 use std::sync::Arc;
 use std::thread;
