@@ -261,7 +261,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Closed`] while shutting down or before the log has been replayed, and what kept a
     /// file from being joined; the others have been joined then. [`Error::Stuck`] when the table has
-    /// taken nothing for some seconds: it goes on when that is over.
+    /// taken nothing for some seconds: it goes on when that is over; [`Error::Broken`].
     pub fn compact(&self) -> Result<CompactReport, Error> {
         self.order(Order::Compact)
     }

@@ -5,9 +5,9 @@
 //! more slowly than [`Pace`] allows is given up. What all requests of a loop hold together stays
 //! below the loop's [`Budget`].
 //!
-//! **Memory.** A body that arrives in one piece, with its head, is used where it lies. One that comes in several is
-//! gathered in a buffer that is charged to the budget whole, in steps of [`CHARGE_BYTES`], and has
-//! room for [`TRUST`] times what has arrived at most, whatever length is announced. (Room that is not
+//! **Memory.** A body that arrives in one piece, with its head, is used where it lies. One that comes in
+//! several is gathered in a buffer that is charged to the budget whole, in steps of [`CHARGE_BYTES`], and
+//! has room for [`TRUST`] times what has arrived at most, whatever length is announced. (Room that is not
 //! used yet would not be free: with huge pages its first byte takes 2 MiB.)
 
 use std::cell::Cell;
