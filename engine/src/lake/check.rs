@@ -1,7 +1,7 @@
 //! Looking at the checksums of data files: before a query reads one, and in `verify`.
 //!
 //! **Guarantees.** A file passes [`check_outside`] only when it is as long as the log says and its
-//! footer and page headers are what was written; the footer is compared before it is
+//! footer, page headers and Bloom filters are what was written; the footer is compared before it is
 //! parsed. Page bodies carry checksums of their own that every reader looks at
 //! (see [`seal`](super::seal)). [`check_whole`] finds every changed byte.
 //!
@@ -50,7 +50,7 @@ pub fn check_outside(file: &DataFile) -> Result<()> {
         ParquetMetaDataReader::decode_metadata(metadata).map_err(LakeError::parquet(path))?;
     let footer_at = file.bytes - footer.len() as u64;
     if headers_crc(&opened, path, &metadata, footer_at)? != Some(sums.headers) {
-        return Err(problem("has page headers that are not what was written"));
+        return Err(problem("has page headers or filters that are not what was written"));
     }
     Ok(())
 }
@@ -120,16 +120,30 @@ fn headers_crc(
     read_at(opened, &mut part, 0).map_err(LakeError::io("read", path))?;
     let mut crc = crc32c::crc32c(&part);
     let mut at = part.len() as u64;
-    for chunk in metadata.row_groups().iter().flat_map(|group| group.columns()) {
-        let (start, length) = chunk.byte_range();
-        if start != at || length > footer_at - at.min(footer_at) {
-            return Ok(None);
+    for group in metadata.row_groups() {
+        for chunk in group.columns() {
+            let (start, length) = chunk.byte_range();
+            if start != at || length > footer_at - at.min(footer_at) {
+                return Ok(None);
+            }
+            at += length;
+            let mut pages = PageReader::new(opened, start, at);
+            while let Some(page) = pages.next_header().map_err(LakeError::io("read", path))? {
+                let Some(page) = page else { return Ok(None) };
+                crc = crc32c::crc32c_append(crc, &page.bytes);
+            }
         }
-        at += length;
-        let mut pages = PageReader::new(opened, start, at);
-        while let Some(page) = pages.next_header().map_err(LakeError::io("read", path))? {
-            let Some(page) = page else { return Ok(None) };
-            crc = crc32c::crc32c_append(crc, &page.bytes);
+        for chunk in group.columns() {
+            let Some(start) = chunk.bloom_filter_offset() else { continue };
+            let length = u64::try_from(chunk.bloom_filter_length().unwrap_or(0));
+            let (Ok(start), Ok(length)) = (u64::try_from(start), length) else { return Ok(None) };
+            if start != at || length > footer_at - at.min(footer_at) {
+                return Ok(None);
+            }
+            part.resize(usize::try_from(length).unwrap_or(0), 0);
+            read_at(opened, &mut part, at).map_err(LakeError::io("read", path))?;
+            crc = crc32c::crc32c_append(crc, &part);
+            at += length;
         }
     }
     part.resize(usize::try_from(footer_at - at).unwrap_or(0), 0);

@@ -7,7 +7,7 @@
 //! **Layout.** The columns of the table without the partition, which the log says; timestamps without
 //! a zone; zstd; row groups of DuckDB's size; pages small enough to be skipped and to be merged again,
 //! with an index. The footer says how large they may be ([`PAGE_BYTES_KEY`]): nothing else in a file
-//! does, and whoever joins files has to know what reading them takes.
+//! does, and whoever joins files has to know what reading them takes. Bloom filters for [`LOOKED_UP`].
 //!
 //! **Memory.** One encoded row group, [`ROW_GROUP_BYTES`] at most and one batch more.
 
@@ -43,6 +43,11 @@ const DICTIONARY_BYTES: usize = 256 << 10;
 const ROW_GROUP_BYTES: usize = 32 << 20;
 /// Columns whose values hardly repeat, so that a dictionary only costs.
 const UNIQUE: [&str; 4] = ["sequence", "message_id", "timestamp", "properties"];
+/// Columns that people look up single values of: a Bloom filter for each row group says which ones
+/// cannot hold one, so that a look at one user reads a few pages and not the whole column.
+const LOOKED_UP: [&str; 2] = ["user_id", "anonymous_id"];
+/// How often a filter may be wrong, which makes the two of them 1.3 % of a file of generated events.
+const LOOKED_UP_WRONG: f64 = 0.05;
 /// Rows read at a time to check the file.
 const CHECK_ROWS: usize = 65_536;
 
@@ -217,6 +222,11 @@ fn properties(schema: &Schema, effort: Effort) -> Result<WriterProperties> {
             let path = ColumnPath::from(field.name().as_str());
             properties = properties.set_column_statistics_enabled(path, EnabledStatistics::Page);
         }
+    }
+    for name in LOOKED_UP {
+        properties = properties
+            .set_column_bloom_filter_enabled(name.into(), true)
+            .set_column_bloom_filter_fpp(name.into(), LOOKED_UP_WRONG);
     }
     for name in UNIQUE {
         properties = properties.set_column_dictionary_enabled(name.into(), false);

@@ -7,7 +7,7 @@
 //! | bytes | covered by | looked at by |
 //! |---|---|---|
 //! | page bodies (all values) | the content checksum of their zstd frame | every reader, at every read: DuckDB, this engine, other engines |
-//! | page headers, page index | a CRC32C in the file's name | [`check`](super::check), once a process, before the first query |
+//! | page headers, Bloom filters, page index | a CRC32C in the file's name | [`check`](super::check), once a process, before the first query |
 //! | the footer | a CRC32C in the file's name | the same |
 //! | the whole file | a CRC32C in the file's name | `verify` |
 //!
@@ -24,7 +24,7 @@
 //! index and the offsets in the footer are written anew. Names: `<node>-<uuid>-<sums>.parquet`,
 //! see [`Sums`].
 //!
-//! **Memory.** One page, compressed and not.
+//! **Memory.** One page, compressed and not; one Bloom filter, 4 MiB at most.
 
 mod index;
 mod page;
@@ -55,6 +55,9 @@ pub(super) use page::{PageReader, read_at};
 pub(super) const MAGIC: &[u8; 4] = b"PAR1";
 /// The footer's length and the closing magic.
 pub(super) const TAIL_BYTES: usize = 8;
+/// The largest Bloom filter that is copied. Writers of Parquet allow 128 MB; one for a row group of ours
+/// has 128 KB.
+const BLOOM_BYTES: i32 = 4 << 20;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The bit of a zstd frame's descriptor (its fifth byte) that says that a checksum follows.
 const ZSTD_CHECKSUM_FLAG: u8 = 4;
@@ -222,6 +225,10 @@ impl Sealer<'_> {
             columns.push(chunk);
             places.push(pages);
         }
+        // Behind the pages of all columns: whoever reads those of several reads in one go.
+        for chunk in &mut columns {
+            self.bloom_filter(chunk)?;
+        }
         let mut sealed = group.clone().into_builder();
         if let Some(first) = columns.first().filter(|_| group.file_offset().is_some()) {
             sealed = sealed.set_file_offset(start_of(first));
@@ -235,9 +242,6 @@ impl Sealer<'_> {
         if !matches!(chunk.compression(), Compression::ZSTD(_)) {
             let codec = chunk.compression();
             return Err(self.unexpected(format!("has pages compressed as {codec}, not as ZSTD")));
-        }
-        if chunk.bloom_filter_offset().is_some() {
-            return Err(self.unexpected("has a Bloom filter, which no file of ours has"));
         }
         let begin = self.position();
         let mut dictionary_at = None;
@@ -273,6 +277,24 @@ impl Sealer<'_> {
             .set_total_compressed_size(length.cast_signed())
             .build();
         Ok((chunk.map_err(LakeError::parquet(self.draft))?, pages))
+    }
+
+    /// Copies a column's Bloom filter, if it has one, and notes in `chunk` where it is now.
+    fn bloom_filter(&mut self, chunk: &mut ColumnChunkMetaData) -> Result<()> {
+        let Some(offset) = chunk.bloom_filter_offset() else { return Ok(()) };
+        let length =
+            chunk.bloom_filter_length().filter(|length| (1..=BLOOM_BYTES).contains(length));
+        let (Ok(offset), Some(Ok(length))) = (u64::try_from(offset), length.map(usize::try_from))
+        else {
+            return Err(self.unexpected("has a Bloom filter of an impossible place or size"));
+        };
+        let mut filter = vec![0; length];
+        read_at(self.source, &mut filter, offset).map_err(LakeError::io("read", self.draft))?;
+        let at = self.position().cast_signed();
+        self.header(&filter)?;
+        let moved = chunk.clone().into_builder().set_bloom_filter_offset(Some(at)).build();
+        *chunk = moved.map_err(LakeError::parquet(self.draft))?;
+        Ok(())
     }
 
     /// Writes the page index and the footer; gives the checksum of everything before them that is

@@ -82,6 +82,29 @@ fn a_sealed_file_holds_what_the_hot_table_held() {
     assert_eq!(location.data_files(NODE).unwrap().len(), 1, "the draft is gone");
 }
 
+/// The users are those of [`sealed`].
+#[test]
+fn a_sealed_file_tells_which_users_it_cannot_hold() {
+    let (_data, location) = scratch();
+    let (connection, file) = sealed(&location, 130_000);
+    let excludes = |user: &str| {
+        let sql = format!(
+            "SELECT bloom_filter_excludes FROM parquet_bloom_probe('{}', 'user_id', '{user}')",
+            file.local.display(),
+        );
+        let mut statement = connection.prepare(&sql).unwrap();
+        let groups = statement.query_map([], |row| row.get(0)).unwrap();
+        groups.map(Result::unwrap).collect::<Vec<bool>>()
+    };
+    let mut users = connection.prepare("SELECT DISTINCT user_id FROM hot LIMIT 100").unwrap();
+    let users = users.query_map([], |row| row.get::<_, Option<String>>(0)).unwrap();
+    for user in users.filter_map(Result::unwrap) {
+        assert!(excludes(&user).contains(&false), "{user} is in one of the row groups");
+    }
+    let wrong = (0..100).filter(|number| excludes(&format!("nobody-{number}")).contains(&false));
+    assert!(wrong.count() < 40, "a filter of a row group is wrong once in twenty times");
+}
+
 /// Every byte of the file is changed once, one bit of it. Whatever was changed, `verify`'s check
 /// finds it; and unless the check before reading finds it too, readers either fail or read what was
 /// written. (Readers look at every third byte only, to save time.)
