@@ -1,9 +1,9 @@
-//! Who goes first when a core is short: answers, then what brings their events to the table, then
-//! whatever can wait, queries as well.
+//! Who goes first when a core is short: answers and queries that have only just begun, then what brings
+//! the events to the table, then whatever can wait, long queries as well.
 //!
 //! A serving loop and its shard spend part of every batch waiting for the disk. The flusher and the
 //! roller run in these gaps, and yield to them when all want a core at once. They must not yield as
-//! much as queries do: a query that never ends takes from them what they are short of, and with
+//! much as long queries do: a query that never ends takes from them what they are short of, and with
 //! the weight of one it slowed a saturated machine to half of its events, at these numbers to 0.7 of
 //! them.
 //!
@@ -30,10 +30,12 @@
 
 #![deny(unsafe_code)]
 
+use std::time::Duration;
+
 /// Whom a thread lets go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behind {
-    /// Nobody, for those that answer requests: when they wake they need not wait for others' turns.
+    /// Nobody, for those that answer: when they wake they need not wait for others' turns.
     Nobody,
     /// Those that answer requests: the flusher and the roller have a quarter of their weight.
     Answers,
@@ -66,11 +68,51 @@ pub fn step(behind: Behind) {
     }
 }
 
+/// A thread as others see it: what it has had of the cores, and a way to put it behind.
+#[derive(Debug, Clone, Copy)]
+pub struct Runner {
+    #[cfg(target_os = "linux")]
+    thread: linux::Thread,
+}
+
+impl Runner {
+    /// The calling thread.
+    #[must_use]
+    pub fn this() -> Self {
+        Self {
+            #[cfg(target_os = "linux")]
+            thread: linux::Thread::this(),
+        }
+    }
+
+    /// How long it has run on any core since it began; nothing where that is not known, or once it has
+    /// ended.
+    #[must_use]
+    pub fn time(&self) -> Option<Duration> {
+        #[cfg(target_os = "linux")]
+        return self.thread.time();
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
+
+    /// Puts it `behind` others, as [`step`] does the calling thread. The caller knows that it still lives:
+    /// its number may be that of another one afterwards.
+    pub fn step(&self, behind: Behind) {
+        #[cfg(not(target_os = "linux"))]
+        let _ = behind;
+        #[cfg(target_os = "linux")]
+        if let Err(error) = self.thread.step(behind) {
+            tracing::debug!(%error, "a thread that has run for long runs on like any other");
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "a system call that no safe library has")]
+#[expect(unsafe_code, reason = "system calls that no safe library has")]
 mod linux {
     use std::io;
     use std::mem::zeroed;
+    use std::time::Duration;
 
     use super::Behind;
 
@@ -82,8 +124,45 @@ mod linux {
     const SCHED_OTHER: u32 = libc::SCHED_OTHER.cast_unsigned();
     const SCHED_IDLE: u32 = libc::SCHED_IDLE.cast_unsigned();
 
+    /// Zero is the calling thread.
     pub(crate) fn step(behind: Behind) -> io::Result<()> {
-        let mut attributes = now()?;
+        step_thread(0, behind)
+    }
+
+    /// The numbers by which the kernel knows a thread and its clock.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct Thread {
+        id: libc::pid_t,
+        clock: Option<libc::clockid_t>,
+    }
+
+    impl Thread {
+        pub(crate) fn this() -> Self {
+            let mut clock = 0;
+            // SAFETY: neither takes a pointer that outlives the call, and the calling thread lives.
+            let (id, failed) = unsafe {
+                (libc::gettid(), libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock))
+            };
+            Self { id, clock: (failed == 0).then_some(clock) }
+        }
+
+        pub(crate) fn time(self) -> Option<Duration> {
+            let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: the kernel writes one `timespec`; it refuses a clock whose thread has ended.
+            if unsafe { libc::clock_gettime(self.clock?, &raw mut time) } != 0 {
+                return None;
+            }
+            let nanos = u32::try_from(time.tv_nsec).ok()?;
+            Some(Duration::new(u64::try_from(time.tv_sec).ok()?, nanos))
+        }
+
+        pub(crate) fn step(self, behind: Behind) -> io::Result<()> {
+            step_thread(self.id, behind)
+        }
+    }
+
+    fn step_thread(thread: libc::pid_t, behind: Behind) -> io::Result<()> {
+        let mut attributes = now(thread)?;
         if let Some(niceness) = behind.niceness() {
             attributes.sched_nice = niceness;
         }
@@ -93,20 +172,22 @@ mod linux {
             Behind::Nobody | Behind::Events => (SCHED_OTHER, SHORT_NANOS),
             Behind::Everybody => (SCHED_IDLE, USUAL),
         };
-        // SAFETY: 0 is the calling thread, and the kernel reads as much of `attributes` as its size says.
-        match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) } {
+        // SAFETY: the kernel reads as much of `attributes` as its size says.
+        match unsafe { libc::syscall(libc::SYS_sched_setattr, thread, &raw const attributes, 0) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     }
 
-    /// How the calling thread runs now.
-    fn now() -> io::Result<libc::sched_attr> {
+    /// How a thread runs now.
+    fn now(thread: libc::pid_t) -> io::Result<libc::sched_attr> {
         // SAFETY: numbers, for all of which zero will do.
         let mut attributes: libc::sched_attr = unsafe { zeroed() };
         let size = u32::try_from(size_of::<libc::sched_attr>()).unwrap_or(0);
-        // SAFETY: 0 is the calling thread, and the kernel writes no more than `size` bytes.
-        match unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) } {
+        // SAFETY: the kernel writes no more than `size` bytes.
+        match unsafe {
+            libc::syscall(libc::SYS_sched_getattr, thread, &raw mut attributes, size, 0)
+        } {
             0 => Ok(attributes),
             _ => Err(io::Error::last_os_error()),
         }
@@ -115,10 +196,13 @@ mod linux {
     #[cfg(test)]
     mod tests {
         #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+        use std::sync::mpsc;
+
+        use super::super::Runner;
         use super::*;
 
         fn now() -> (u32, i32, u64) {
-            let now = super::now().unwrap();
+            let now = super::now(0).unwrap();
             (now.sched_policy, now.sched_nice, now.sched_runtime)
         }
 
@@ -140,6 +224,30 @@ mod linux {
                 assert!(turn <= SHORT_NANOS || !is_short, "{behind:?}: {turn} ns");
             }
             assert_eq!(now(), before);
+        }
+
+        #[test]
+        fn a_thread_is_put_behind_by_another_that_knows_how_long_it_has_run() {
+            let runner = Runner::this();
+            let (introduce, known) = mpsc::channel();
+            let (proceed, wait) = mpsc::channel();
+            let thread = std::thread::spawn(move || {
+                introduce.send(Runner::this()).unwrap();
+                wait.recv().unwrap();
+                now()
+            });
+            let other = known.recv().unwrap();
+            let idle = other.time().unwrap();
+            while runner.time().unwrap() < Duration::from_millis(20) {
+                std::hint::black_box(());
+            }
+            assert!(other.time().unwrap() - idle < Duration::from_millis(20), "it only waits");
+            let before = now();
+            other.step(Behind::Events);
+            proceed.send(()).unwrap();
+            assert_eq!(thread.join().unwrap().1, 19);
+            assert_eq!(now(), before);
+            assert_eq!(other.time(), None);
         }
     }
 }

@@ -5,14 +5,19 @@
 //! panics included; a connection that may be damaged is replaced.
 //!
 //! **Roles.** Any thread may call [`Pool::query`], which blocks until the query is planned.
-//! Each worker thread owns one connection. It goes behind the threads that answer requests and
+//! Each worker thread owns one connection. A job goes to the worker that was last to become free: its
+//! heap and its view are warm, and those of workers that are seldom needed stay small.
+//!
+//! **Who goes first.** A query begins beside the threads that answer requests: a look at what has just
+//! happened is over before anybody misses its time. One that has run for some time goes behind them, and
 //! behind those that bring their events to DuckDB: queries that run for minutes on every core slow
-//! ingestion, but do not stop it. A job goes to the worker that was last to become free: its heap and
-//! its view are warm, and those of workers that are seldom needed stay small.
+//! ingestion, but do not stop it. A thread that has gone behind cannot come back without privileges; so
+//! it ends with its query, and another one takes over its connection.
 //!
 //! **Failure.** Dropping the pool refuses what waits, interrupts what runs and joins the threads.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -46,12 +51,13 @@ pub struct Pool {
     checked: Arc<Checked>,
     shared: Arc<Shared>,
     watchdog: Watchdog,
-    threads: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
     connect: Connect,
+    /// Of every worker, the one that it lives on now.
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
@@ -82,26 +88,17 @@ impl Pool {
         config: QueryConfig,
         checked: Arc<Checked>,
         connect: impl Fn() -> duckdb::Result<Connection> + Send + Sync + 'static,
-    ) -> std::io::Result<Self> {
+    ) -> io::Result<Self> {
         let workers = config.workers.max(1);
         let shared = Arc::new(Shared {
             // Workers count as idle from the start: they take a job as soon as they run.
             queue: Mutex::new(Queue { idle: workers, ..Queue::default() }),
             connect: Box::new(connect),
+            threads: Mutex::default(),
         });
-        let mut pool =
-            Self { config, checked, shared, watchdog: Watchdog::start()?, threads: Vec::new() };
+        let pool = Self { config, checked, shared, watchdog: Watchdog::start()? };
         for index in 0..workers {
-            let shared = Arc::clone(&pool.shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("query-{index}"))
-                .stack_size(STACK_BYTES)
-                .spawn(move || {
-                    ringlake_niceness::step(Behind::Events);
-                    room::bound_this_thread();
-                    shared.work();
-                })?;
-            pool.threads.push(thread);
+            pool.shared.spawn(format!("query-{index}"), None)?;
         }
         Ok(pool)
     }
@@ -159,7 +156,7 @@ impl Pool {
     /// Queries that run now. Statistics: it may be old when it is read.
     #[must_use]
     pub fn running(&self) -> usize {
-        self.threads.len().saturating_sub(lock(&self.shared.queue).idle)
+        self.config.workers.max(1).saturating_sub(lock(&self.shared.queue).idle)
     }
 
     /// Queries that wait for a worker now. Statistics: it may be old when it is read.
@@ -213,17 +210,47 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.close();
-        for thread in self.threads.drain(..) {
+        // A thread that hands over adds the next one before it ends.
+        loop {
+            let thread = lock(&self.shared.threads).pop();
+            let Some(thread) = thread else { return };
             let _ = thread.join();
         }
     }
 }
 
 impl Shared {
-    /// A worker's life.
-    fn work(&self) {
-        let mut session = None;
-        let mut keeps = false;
+    /// Starts a thread for a worker, with the `session` that it has already. When a worker calls it, that
+    /// is the worker, and the calling thread has no more to do than to end.
+    fn spawn(self: &Arc<Self>, name: String, session: Option<Session>) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        let worker = std::thread::Builder::new().name(name).stack_size(STACK_BYTES);
+        // Locked from here, so that the thread cannot look for itself before it is there.
+        let mut threads = lock(&self.threads);
+        threads.push(worker.spawn(move || {
+            ringlake_niceness::step(Behind::Nobody);
+            room::bound_this_thread();
+            shared.work(session);
+        })?);
+        let this = std::thread::current().id();
+        threads.retain(|thread| thread.thread().id() != this);
+        Ok(())
+    }
+
+    /// Gives a worker another thread, when the calling one has been put behind. False when there is
+    /// none to be had: then this one goes on, with a new connection.
+    fn hand_over(self: &Arc<Self>, session: Option<Session>) -> bool {
+        let name = std::thread::current().name().unwrap_or("query").to_owned();
+        if let Err(error) = self.spawn(name, session) {
+            tracing::warn!(%error, "no new thread for queries: those of this one wait for ingestion");
+            return false;
+        }
+        true
+    }
+
+    /// A worker's life, or the rest of it.
+    fn work(self: &Arc<Self>, mut session: Option<Session>) {
+        let mut keeps = session.is_some();
         while let Some(job) = self.next_job(keeps) {
             keeps = true;
             let mut current = match session.take() {
@@ -237,10 +264,13 @@ impl Shared {
                     }
                 },
             };
-            if current.run(job) {
-                session = Some(current);
-            }
+            let ran = current.run(job);
+            session = ran.usable.then_some(current);
+            // Before there is another thread that could take a job: it counts itself out then.
             lock(&self.queue).idle += 1;
+            if ran.behind && self.hand_over(session.take()) {
+                return;
+            }
         }
     }
 
@@ -312,6 +342,47 @@ mod tests {
         assert_eq!(connects.load(Ordering::Relaxed), 1);
     }
 
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_query_that_runs_for_long_ends_with_its_thread_and_the_next_has_its_connection() {
+        const LONG: &str = "SELECT count(*) FROM range(1000000) a(x), range(1000000) b(y) \
+                            WHERE (x * y) % 7 = 9";
+        let connects = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connects);
+        let config = QueryConfig { workers: 1, ..QueryConfig::default() };
+        let pool = Pool::start(config, Arc::default(), move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Connection::open_in_memory()
+        })
+        .unwrap();
+        let thread =
+            || lock(&pool.shared.threads).iter().map(|thread| thread.thread().id()).next_back();
+        let run = |sql: &str, seconds| {
+            let timeout = Some(Duration::from_secs(seconds));
+            read(pool.query(QueryRequest { timeout, ..QueryRequest::new(sql) }, no_events())?)
+        };
+        let first = thread();
+        run("SELECT 1", 60).unwrap();
+        assert_eq!(thread(), first, "a short one leaves it alone");
+        let began = Instant::now();
+        while thread() == first {
+            assert!(began.elapsed() < Duration::from_secs(120), "the thread stays");
+            std::thread::scope(|scope| {
+                // Before the long one, or behind it: then the next thread has a job at once.
+                let other = scope.spawn(|| run("SELECT 1", 60));
+                run(LONG, 1).unwrap_err();
+                other.join().unwrap().unwrap();
+            });
+        }
+        run("SELECT 1", 60).unwrap();
+        while pool.running() > 0 {
+            assert!(began.elapsed() < Duration::from_secs(120), "a worker is not counted as idle");
+            std::thread::yield_now();
+        }
+        assert_eq!(connects.load(Ordering::Relaxed), 1);
+        assert_eq!(lock(&pool.shared.threads).len(), 1);
+    }
+
     static GAVE_BACK: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
 
     #[test]
@@ -319,7 +390,7 @@ mod tests {
         memory::give_back_with(|| lock(&GAVE_BACK).push(std::thread::current().id()));
         let config = QueryConfig { workers: 1, ..QueryConfig::default() };
         let pool = Pool::start(config, Arc::default(), Connection::open_in_memory).unwrap();
-        let worker = pool.threads[0].thread().id();
+        let worker = lock(&pool.shared.threads)[0].thread().id();
         let stream = pool.query(QueryRequest::new("SELECT 1"), no_events()).unwrap();
         assert_eq!(read(stream).unwrap().len(), 1);
         let began = Instant::now();

@@ -36,6 +36,14 @@ pub(super) struct Job {
     pub(super) planned: Sender<Result<SchemaRef, QueryError>>,
 }
 
+/// What a run has left.
+pub(super) struct Ran {
+    /// The connection can be used again.
+    pub(super) usable: bool,
+    /// The thread has been put behind, where it stays.
+    pub(super) behind: bool,
+}
+
 /// A connection with what is known about its state.
 pub(super) struct Session {
     connection: Connection,
@@ -48,17 +56,17 @@ impl Session {
         Self { connection, view: None }
     }
 
-    /// Runs a query to its end. False when the connection can not be used again.
+    /// Runs a query to its end.
     #[must_use]
-    pub(super) fn run(&mut self, job: Job) -> bool {
+    pub(super) fn run(&mut self, job: Job) -> Ran {
         let deadline = Instant::now() + job.timeout;
         if !job.watch.begin(self.connection.interrupt_handle(), deadline) {
             job.refuse(QueryError::NotReady);
-            return true;
+            return Ran { usable: true, behind: false };
         }
         let mut planned = false;
         let result = catch_unwind(AssertUnwindSafe(|| self.execute(&job, &mut planned)));
-        job.watch.end();
+        let behind = job.watch.end();
 
         let panicked = result.is_err();
         let result =
@@ -78,7 +86,7 @@ impl Session {
             job.checked.bad_page(&job.snapshot.files, file);
         }
         job.end(planned, result);
-        usable
+        Ran { usable, behind }
     }
 
     fn execute(&mut self, job: &Job, planned: &mut bool) -> Result<(), QueryError> {

@@ -1,9 +1,10 @@
-//! The timer that ends queries: at their deadline, when their reader has gone, at shutdown.
+//! The timer that ends queries: at their deadline, when their reader has gone, at shutdown. It also
+//! puts those behind that have run for some time.
 //!
 //! **Guarantees.** An interrupt reaches only the query it is meant for. The interrupt handle is
 //! inside the [`Watch`]'s lock from the moment a worker begins until it ends; every interrupt is
 //! sent under that lock, so none can be sent after the end, when the connection may already run
-//! the next query.
+//! the next query. The same lock keeps a thread that is put behind from having ended.
 //!
 //! **Roles.** A worker calls [`Watch::begin`] and [`Watch::end`]; anyone calls [`Watch::stop`]; the
 //! watchdog thread alone calls `tick`.
@@ -18,11 +19,19 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use duckdb::InterruptHandle;
+use ringlake_niceness::{Behind, Runner};
 
 use super::lock;
 
 /// Time between two interrupts of a query that does not end.
 const REPEAT: Duration = Duration::from_millis(10);
+
+/// What a query may have of a core at the weight of those that answer requests; after that it goes behind
+/// them and behind the flusher and the roller. A look at what has just happened is over by then, and a query
+/// that takes minutes takes their time in its first instant only.
+const AHEAD: Duration = Duration::from_millis(100);
+/// Between two looks at what a query has had: never more often, however little is left to it.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Why a query was told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +58,37 @@ pub(super) struct Watch {
 #[derive(Default)]
 struct State {
     /// Present while a worker runs the query.
-    running: Option<(Arc<InterruptHandle>, Instant)>,
+    running: Option<Running>,
     /// The first reason given; later ones change nothing.
     reason: Option<Reason>,
+}
+
+/// A query that a worker runs.
+struct Running {
+    handle: Arc<InterruptHandle>,
+    deadline: Instant,
+    /// The worker's thread.
+    runner: Runner,
+    /// The time of its thread at which it goes behind; nothing where that is not known.
+    ahead_until: Option<Duration>,
+    /// It has gone behind.
+    behind: bool,
+}
+
+impl Running {
+    /// Puts the thread behind if the query has had its time; when to look again otherwise.
+    fn put_behind(&mut self, now: Instant) -> Option<Instant> {
+        if self.behind {
+            return None;
+        }
+        let left = self.ahead_until?.saturating_sub(self.runner.time()?);
+        if left.is_zero() {
+            self.runner.step(Behind::Events);
+            self.behind = true;
+            return None;
+        }
+        Some(now + left.max(LOOK))
+    }
 }
 
 enum Message {
@@ -67,23 +104,28 @@ enum Message {
 }
 
 impl Watch {
-    /// A worker begins the query; its interrupts go to `handle`. False when the query has been
-    /// stopped before it began.
+    /// The calling worker begins the query; its interrupts go to `handle`. False when the query has
+    /// been stopped before it began.
     pub(super) fn begin(self: &Arc<Self>, handle: Arc<InterruptHandle>, deadline: Instant) -> bool {
+        let runner = Runner::this();
+        let ahead_until = runner.time().map(|time| time + AHEAD);
         {
             let mut state = lock(&self.state);
             if state.reason.is_some() {
                 return false;
             }
-            state.running = Some((handle, deadline));
+            let behind = false;
+            state.running = Some(Running { handle, deadline, runner, ahead_until, behind });
         }
         self.tell(Message::Watch(Arc::clone(self)));
         true
     }
 
-    /// The worker has ended the query: no interrupt is sent from here on.
-    pub(super) fn end(&self) {
-        lock(&self.state).running = None;
+    /// The worker has ended the query: no interrupt is sent from here on. True when its thread has been
+    /// put behind, where it stays.
+    pub(super) fn end(&self) -> bool {
+        let running = lock(&self.state).running.take();
+        running.is_some_and(|running| running.behind)
     }
 
     /// Ends the query now if it runs, and before it begins if it does not.
@@ -92,7 +134,7 @@ impl Watch {
             let mut state = lock(&self.state);
             state.reason.get_or_insert(reason);
             match &state.running {
-                Some((handle, _)) => handle.interrupt(),
+                Some(running) => running.handle.interrupt(),
                 None => return,
             }
         }
@@ -104,19 +146,21 @@ impl Watch {
         lock(&self.state).reason
     }
 
-    /// Interrupts the query if it has to stop. Gives the time of the next look, or nothing when
-    /// the query has ended.
+    /// Interrupts the query if it has to stop, and puts it behind if it has had its time. Gives the
+    /// time of the next look, or nothing when the query has ended.
     fn tick(&self, now: Instant) -> Option<Instant> {
         let mut state = lock(&self.state);
-        let (handle, deadline) = state.running.clone()?;
-        if now >= deadline {
-            state.reason.get_or_insert(Reason::Deadline);
+        let State { running, reason } = &mut *state;
+        let running = running.as_mut()?;
+        if now >= running.deadline {
+            reason.get_or_insert(Reason::Deadline);
         }
-        if state.reason.is_none() {
-            return Some(deadline);
+        if reason.is_some() {
+            running.handle.interrupt();
+            return Some(now + REPEAT);
         }
-        handle.interrupt();
-        Some(now + REPEAT)
+        let look = running.put_behind(now);
+        Some(look.map_or(running.deadline, |look| look.min(running.deadline)))
     }
 
     fn tell(&self, message: Message) {
