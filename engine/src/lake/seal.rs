@@ -56,7 +56,7 @@ pub(super) const MAGIC: &[u8; 4] = b"PAR1";
 /// The footer's length and the closing magic.
 pub(super) const TAIL_BYTES: usize = 8;
 /// The largest Bloom filter that is copied. Writers of Parquet allow 128 MB; one for a row group of ours
-/// has 128 KB.
+/// has 128 KB at most.
 const BLOOM_BYTES: i32 = 4 << 20;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The bit of a zstd frame's descriptor (its fifth byte) that says that a checksum follows.
