@@ -33,6 +33,7 @@ use crate::lake::{
     Checked, DataFile, LakeError, Location, NewFile, ReplaceOutcome, ShardSequence, Table,
     write_rows,
 };
+use crate::memory;
 use crate::metrics::Operations;
 use crate::problem::Problem;
 use crate::query::Pool;
@@ -180,7 +181,9 @@ impl Roller {
                     // The compactor has ended; rolls go on.
                     Err(_) => requests = never(),
                 },
+                default(memory::EVERY) => {}
             }
+            memory::give_back_now_and_then();
         }
     }
 

@@ -8,9 +8,11 @@
 //! **Disk**: about 100 bytes an event, replaced files included, which stay for a minute.
 
 use std::fmt::Write as _;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde_json::Value;
 
@@ -33,17 +35,23 @@ const RETAIN: (&str, &str) = ("RINGLAKE_COMPACTION_RETAIN_MS", "60000");
 /// Growth over the whole soak that is none, as a share of the median.
 const GROWTH_MAX: f64 = 0.05;
 
+/// Between two looks at the server's memory.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 const SIDE: &str = "window";
-const MEMORY: &str = "resident MB";
+/// What stays: what rolls and merges take for a moment comes on top.
+const LEAST: &str = "least MB";
+const MOST: &str = "most MB";
 const P99: &str = "p99 ms";
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 11] = [
     Column { name: "answered/s", decimals: 0 },
     Column { name: "p50 ms", decimals: 2 },
     Column { name: P99, decimals: 2 },
     Column { name: "max ms", decimals: 1 },
     Column { name: "refused", decimals: 0 },
     Column { name: "server cpu %", decimals: 0 },
-    Column { name: MEMORY, decimals: 0 },
+    Column { name: LEAST, decimals: 0 },
+    Column { name: MOST, decimals: 0 },
     Column { name: "log MB", decimals: 0 },
     Column { name: "files", decimals: 0 },
     Column { name: "million rows", decimals: 2 },
@@ -93,13 +101,13 @@ pub fn run(options: &Options) -> Result<()> {
     let mut stored = most.answered;
     for round in 1..=WINDOWS {
         let cpu = trial.server.cpu_seconds()?;
-        let outcome = client.run(pace, window)?;
+        let (outcome, memory) = watched(&trial, || client.run(pace, window))?;
         stored += outcome.answered;
         let cpu = trial.server.cpu_seconds()? - cpu;
-        report.add(SIDE, round, &values(&trial, &outcome, cpu)?);
+        report.add(SIDE, round, &values(&trial, &outcome, cpu, memory)?);
         eprintln!("window {round} of {WINDOWS}");
     }
-    for (what, unit) in [(MEMORY, "MB"), (P99, "ms")] {
+    for (what, unit) in [(LEAST, "MB"), (MOST, "MB"), (P99, "ms")] {
         report.note(judge(&report, what, unit, window));
     }
     trial.end(stored..=stored)?;
@@ -107,8 +115,37 @@ pub fn run(options: &Options) -> Result<()> {
     report.finish(&lab.machine, options.common.save)
 }
 
+/// Resident memory of a window in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Resident {
+    least: u64,
+    most: u64,
+}
+
+/// What `work` gives, and the server's memory meanwhile.
+fn watched<T>(trial: &Trial, work: impl FnOnce() -> Result<T>) -> Result<(T, Resident)> {
+    thread::scope(|scope| {
+        let (end, ended) = mpsc::channel::<()>();
+        let watcher = scope.spawn(move || -> Result<Resident> {
+            let mut resident = Resident { least: u64::MAX, most: 0 };
+            loop {
+                let now = trial.server.memory()?.resident;
+                resident.least = resident.least.min(now);
+                resident.most = resident.most.max(now);
+                if ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
+                    return Ok(resident);
+                }
+            }
+        });
+        let done = work();
+        drop(end);
+        let resident = watcher.join().map_err(|_| anyhow!("the look at memory panicked"))??;
+        Ok((done?, resident))
+    })
+}
+
 /// What a window brought and left, in the order of [`COLUMNS`].
-fn values(trial: &Trial, outcome: &Outcome, cpu: f64) -> Result<[f64; 10]> {
+fn values(trial: &Trial, outcome: &Outcome, cpu: f64, memory: Resident) -> Result<[f64; 11]> {
     let status = http::status(trial.address())?;
     let of = |path: &str| -> Result<u64> {
         let value = status.pointer(path).and_then(Value::as_u64);
@@ -121,7 +158,8 @@ fn values(trial: &Trial, outcome: &Outcome, cpu: f64) -> Result<[f64; 10]> {
         outcome.milliseconds(100.0),
         count_as_f64(outcome.refused),
         100.0 * cpu / outcome.seconds,
-        megabytes(trial.server.memory()?.resident),
+        megabytes(memory.least),
+        megabytes(memory.most),
         megabytes(of("/log_bytes")?),
         count_as_f64(of("/lake/files")?),
         count_as_f64(of("/lake/rows")? + of("/hot/rows")?) / 1e6,

@@ -43,6 +43,7 @@ use crate::ack::{Durable, NotDurable, Settler};
 use crate::config::LogConfig;
 use crate::hot::{LogBatch, Marker, Message, Queue};
 use crate::log::Log;
+use crate::memory;
 use crate::metrics::Operations;
 use crate::problem::Problem;
 use crate::space::Space;
@@ -206,6 +207,7 @@ impl Shard {
             if is_short {
                 self.remove_spares();
             }
+            memory::give_back_now_and_then();
             if !moved {
                 if stop && self.intake.waiting() == 0 {
                     break;
