@@ -293,6 +293,16 @@ fn the_demonstration_runs_to_its_figures() {
 }
 
 #[test]
+fn the_demonstration_has_nothing_against_a_reader_that_has_seen_enough() {
+    let mut demonstration = ringlake();
+    demonstration.args(["demo", "--events", "1000"]).stdout(Stdio::piped());
+    let mut child = demonstration.stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
 fn the_configuration_is_shown_as_a_file_that_gives_it_again() {
     let shown = run(&["config", "show", "--listen", "127.0.0.1:1", "--ack", "memory"]);
     assert!(shown.status.success(), "{}", text(&shown.stderr));

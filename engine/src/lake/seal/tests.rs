@@ -158,6 +158,52 @@ fn what_duckdb_would_not_write_is_refused() {
 }
 
 #[test]
+fn a_bloom_filter_that_cannot_be_where_the_footer_says_is_refused() {
+    let (_data, location) = scratch();
+    let (_, file) = sealed(&location, 40);
+    let bytes = fs::read(&file.local).unwrap();
+    let metadata = footer::metadata(&File::open(&file.local).unwrap(), &file.local).unwrap();
+    let [.., a, b, c, d, _, _, _, _] = bytes[..] else { panic!("a file ends with its footer") };
+    let footer = u32::from_le_bytes([a, b, c, d]) as usize + TAIL_BYTES;
+    // The same file with a footer that says where, and how long, its Bloom filters are.
+    let outcome = |place: &dyn Fn(i64) -> i64, length: Option<i32>| {
+        let change = |chunk: &ColumnChunkMetaData| {
+            let Some(offset) = chunk.bloom_filter_offset() else { return chunk.clone() };
+            let changed = chunk.clone().into_builder().set_bloom_filter_offset(Some(place(offset)));
+            changed.set_bloom_filter_length(length).build().unwrap()
+        };
+        let group = metadata.row_group(0);
+        let columns = group.columns().iter().map(change).collect();
+        let group = group.clone().into_builder().set_column_metadata(columns).build().unwrap();
+        let changed = metadata.clone().into_builder().set_row_groups(vec![group]).build();
+        let mut draft = bytes[..bytes.len() - footer].to_vec();
+        ParquetMetaDataWriter::new(&mut draft, &changed).finish().unwrap();
+        let (from, to) = (location.root().join("draft"), location.root().join("sealed"));
+        fs::write(&from, draft).unwrap();
+        let outcome = seal(&RealDisk, &from, &to, &mut |_| Ok(()));
+        fs::remove_file(&to).unwrap();
+        outcome.map(|_| ())
+    };
+    let chunks = metadata.row_group(0).columns();
+    let length = chunks.iter().find_map(ColumnChunkMetaData::bloom_filter_length);
+    assert!(length.is_some_and(|length| length <= BLOOM_BYTES), "{length:?}");
+    outcome(&|place| place, length).unwrap();
+    let impossible: [(&dyn Fn(i64) -> i64, Option<i32>); 5] = [
+        (&|_| -1, length),
+        (&|place| place, None),
+        (&|place| place, Some(0)),
+        (&|place| place, Some(-1)),
+        (&|place| place, Some(BLOOM_BYTES + 1)),
+    ];
+    for (place, length) in impossible {
+        let error = outcome(place, length).unwrap_err().to_string();
+        assert!(error.contains("impossible place or size"), "{length:?}: {error}");
+    }
+    let error = outcome(&|_| 1 << 40, length).unwrap_err();
+    assert!(matches!(error, LakeError::Io { .. }), "a place behind the end: {error}");
+}
+
+#[test]
 fn a_frame_that_has_a_checksum_keeps_it() {
     let mut checksums = Checksums::new().unwrap();
     let content = b"events".repeat(1_000);

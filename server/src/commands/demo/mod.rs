@@ -240,8 +240,14 @@ async fn count(client: &mut Client) -> Result<u64> {
     counted["events"].as_u64().context("the count is not a number")
 }
 
+/// Prints a line. A reader that has had enough (`| head`) is none to complain to.
 fn say(text: &str) -> Result<()> {
-    writeln!(io::stdout(), "{text}").context("cannot write to standard output")
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a live progress line makes sense.
