@@ -7,7 +7,7 @@
 //! workers after a rest, the compactor when it has joined what there was.
 //!
 //! A thread that is never at rest (shard, flusher, roller, those that read and write the table's log) has
-//! it done every [`EVERY`]. mimalloc puts off giving back a page while others near it are being used, and
+//! it done every ten seconds. mimalloc puts off giving back a page while others near it are being used, and
 //! under a load that goes on each of them is, some time: a server grew by 25 KB a roll. It costs a
 //! millisecond (shard) to 20 (flusher, roller) each time.
 //!
