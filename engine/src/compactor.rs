@@ -41,7 +41,6 @@ use crate::error::{Error, chain};
 use crate::lake::merge::{Merged, merge};
 use crate::lake::plan::{Job, Rules, next_job};
 use crate::lake::{LakeError, Location, NewFile, ReplaceOutcome, vacuum};
-use crate::memory;
 use crate::metrics::Operations;
 use crate::problem::Problem;
 use crate::roller::{Expired, Request, RollerState};
@@ -224,8 +223,6 @@ impl Compactor {
                     }
                 }
             }
-            // The next merge is a minute away as a rule.
-            memory::give_back();
         }
     }
 

@@ -36,7 +36,6 @@ pub mod backup;
 pub mod directory;
 pub mod engine;
 pub mod erase;
-pub mod memory;
 pub mod metrics;
 pub mod quarantine;
 pub mod recovery;

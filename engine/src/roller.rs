@@ -33,7 +33,6 @@ use crate::lake::{
     Checked, DataFile, LakeError, Location, NewFile, ReplaceOutcome, ShardSequence, Table,
     write_rows,
 };
-use crate::memory;
 use crate::metrics::Operations;
 use crate::problem::Problem;
 use crate::query::Pool;
@@ -181,9 +180,7 @@ impl Roller {
                     // The compactor has ended; rolls go on.
                     Err(_) => requests = never(),
                 },
-                default(memory::EVERY) => {}
             }
-            memory::give_back_now_and_then();
         }
     }
 

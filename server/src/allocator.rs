@@ -1,38 +1,68 @@
-//! The allocator: mimalloc, for DuckDB's C++ too.
+//! The allocator: jemalloc, for DuckDB's C++ too.
 //!
-//! The server allocates small buffers on one thread and frees them on another, which is what
-//! mimalloc is good at; it also gives memory back after a burst.
+//! The server allocates on one thread and frees on another, and under a load that goes on no thread is
+//! ever at rest. jemalloc gives memory back that has been free for a while from threads of its own,
+//! whatever the others are doing.
 //!
 //! **Queries.** DuckDB counts a part of what queries take. All that it allocates goes by here on
 //! Linux, where the linker is told so (`build.rs`); what is large is counted, and refused when
 //! queries have taken too much ([`room`](ringlake_engine::query::room)): DuckDB knows what to do when
-//! there is no memory. Rust allocates by itself and is never refused.
+//! there is no memory. Rust has functions of its own ([`Jemalloc`]) and is never refused.
 
-#![allow(unsafe_code, reason = "mimalloc's options and `malloc` are C functions")]
+#![allow(unsafe_code, reason = "an allocator's functions are C's, and unsafe by their nature")]
 
-use std::ffi::{c_int, c_long};
+use std::alloc::{GlobalAlloc, Layout};
+use std::ffi::c_int;
+
+use tikv_jemalloc_sys::{MALLOCX_ALIGN, MALLOCX_ZERO, mallocx, rallocx, sdallocx};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// `mi_option_purge_delay` of mimalloc 2, which the bindings do not name.
-const PURGE_DELAY: c_int = 15;
-/// Every roll frees what it sorted and compressed, and the next one, within a second under load,
-/// wants it again. mimalloc's own 10 ms gives it back in between, and a bulk load spends a sixth of
-/// its time on page faults.
-const PURGE_DELAY_MS: c_long = 1_000;
+/// jemalloc reads it before anything else runs; `MALLOC_CONF` in the environment goes first.
+///
+/// What was free for a second goes back to the system. Every roll frees what it sorted and compressed,
+/// and under load the next one wants it again within a second: given back in between, it would come
+/// again page by page.
+#[cfg_attr(target_os = "linux", unsafe(export_name = "malloc_conf"))]
+#[cfg_attr(not(target_os = "linux"), unsafe(export_name = "_rjem_malloc_conf"))]
+static OPTIONS: &[u8; 60] = b"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
-/// Makes freed memory wait a second before it goes back to the system. `MIMALLOC_PURGE_DELAY` in
-/// the environment goes first.
-pub fn keep_memory_for_the_next_roll() {
-    // SAFETY: sets one number in a table of mimalloc's, atomically; any thread may, at any time.
-    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, PURGE_DELAY_MS) };
+/// Rust's way into jemalloc: by functions that C does not know.
+#[derive(Debug)]
+struct Jemalloc;
+
+// SAFETY: jemalloc gives memory of the size and alignment that were asked for, or null, to any thread,
+// and does not unwind.
+unsafe impl GlobalAlloc for Jemalloc {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller promises a size other than 0.
+        unsafe { mallocx(layout.size(), flags(layout.align(), layout.size())) }.cast()
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let flags = flags(layout.align(), layout.size()) | MALLOCX_ZERO;
+        // SAFETY: as above.
+        unsafe { mallocx(layout.size(), flags) }.cast()
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        let flags = flags(layout.align(), layout.size());
+        // SAFETY: the caller promises that `pointer` came from here with this layout.
+        unsafe { sdallocx(pointer.cast(), layout.size(), flags) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as above, and a new size other than 0.
+        unsafe { rallocx(pointer.cast(), size, flags(layout.align(), size)) }.cast()
+    }
 }
 
-/// Gives free memory back now: all of the calling thread, and all that no thread has.
-pub fn give_back() {
-    // SAFETY: works on the calling thread's heap, and on what is shared as an allocation does.
-    unsafe { libmimalloc_sys::mi_collect(true) };
+/// How jemalloc is told of an alignment: the usual one need not be mentioned, as long as it is not more
+/// than the size.
+fn flags(align: usize, size: usize) -> c_int {
+    const USUAL: usize = 16;
+    if align <= USUAL && align <= size { 0 } else { MALLOCX_ALIGN(align) }
 }
 
 /// What the linker puts in the place of C's functions, for C and C++.

@@ -2,7 +2,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`allocator`] | mimalloc, and how long it keeps memory |
+//! | [`allocator`] | jemalloc, and how long it keeps memory |
 //! | [`cli`] | the command line |
 //! | [`config`] | file, environment and flags, made into legal values |
 //! | [`commands`] | one module a command |
@@ -46,8 +46,6 @@ pub const EXIT_USAGE: u8 = 2;
 pub struct UsageError(pub String);
 
 fn main() -> ExitCode {
-    allocator::keep_memory_for_the_next_roll();
-    ringlake_engine::memory::give_back_with(allocator::give_back);
     let outcome = commands::run(cli::Cli::parse());
     let code = outcome.unwrap_or_else(|error| {
         // Standard error may be closed; there is nobody left to tell then.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
 
 use std::io::{BufRead, Read};
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches};
@@ -11,7 +12,7 @@ use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, UInt64T
 use arrow::ipc::reader::StreamReader;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value, json};
-use support::{Connection, Server};
+use support::{Connection, PATIENCE, Server};
 
 mod support;
 
@@ -251,5 +252,25 @@ fn ten_million_rows_pass_through_300_megabytes() {
         eprintln!("{accept}: {bytes} bytes, {peak} resident at most");
         assert!(bytes > 300_000_000, "{bytes}");
         assert!(peak < 300 << 20, "{peak} bytes resident");
+    }
+}
+
+/// Nobody asks for it, and no thread of the server has to do anything for it.
+#[test]
+fn what_a_query_took_goes_back_to_the_system() {
+    let server = Server::start();
+    let idle = server.resident_memory();
+    let sql = b"SELECT count(*) FROM (SELECT DISTINCT 'some text ' || range FROM range(3000000))";
+    assert_eq!(server.connect().request("POST", "/v1/query", &[], sql).status, 200);
+    let taken = server.peak_memory() - idle;
+    assert!(taken > 100 << 20, "{taken} bytes");
+    let began = Instant::now();
+    loop {
+        let kept = server.resident_memory().saturating_sub(idle);
+        if kept < taken / 5 {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{kept} of {taken} bytes are still there");
+        std::thread::sleep(Duration::from_millis(100));
     }
 }

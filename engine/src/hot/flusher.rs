@@ -16,7 +16,6 @@ use super::pass::Passing;
 use super::queue::{Budget, FLUSH_ROWS_MAX, Goal, Marker};
 use super::{LogBatch, Message};
 use crate::config::HotConfig;
-use crate::memory;
 use crate::metrics::Operations;
 use crate::problem::Problem;
 use crate::roller::RollerState;
@@ -181,7 +180,6 @@ impl Flusher {
             if self.take_turn(&mut work).is_err() {
                 return;
             }
-            memory::give_back_now_and_then();
         }
     }
 

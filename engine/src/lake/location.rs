@@ -33,7 +33,6 @@ use uuid::Uuid;
 use super::error::{LakeError, Result};
 use super::seal::Sums;
 use super::store::DiskStore;
-use crate::memory;
 use crate::schema::PARTITION;
 
 /// Directory of the table below the data directory when nothing else is configured.
@@ -287,8 +286,6 @@ impl IoThreads {
             .worker_threads(IO_THREADS)
             .max_blocking_threads(FILE_THREADS)
             .thread_name("ringlake-lake")
-            // What they decode for a commit is freed by the committer.
-            .on_thread_park(memory::give_back_now_and_then)
             .enable_all()
             .build()
             .map_err(LakeError::io("start threads for", "the table"))?;

@@ -20,14 +20,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, Thread};
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use duckdb::Connection;
 
 use crate::config::QueryConfig;
 use crate::lake::Checked;
-use crate::memory;
 use crate::snapshot::Snapshot;
 use ringlake_niceness::Behind;
 
@@ -39,8 +37,6 @@ use super::{QueryError, QueryRequest, QueryStream, lock, room};
 /// DuckDB parses and plans by recursion on the worker's stack. Only pages that are used cost
 /// memory; its own depth limits are reached well before this is.
 const STACK_BYTES: usize = 64 << 20;
-/// A worker that has had no query for this long gives back the memory that it keeps for the next.
-const REST: Duration = Duration::from_secs(5);
 
 /// Makes a connection to the engine's database.
 type Connect = Box<dyn Fn() -> duckdb::Result<Connection> + Send + Sync>;
@@ -250,9 +246,7 @@ impl Shared {
 
     /// A worker's life, or the rest of it.
     fn work(self: &Arc<Self>, mut session: Option<Session>) {
-        let mut keeps = session.is_some();
-        while let Some(job) = self.next_job(keeps) {
-            keeps = true;
+        while let Some(job) = self.next_job() {
             let mut current = match session.take() {
                 Some(current) => current,
                 None => match (self.connect)() {
@@ -274,9 +268,8 @@ impl Shared {
         }
     }
 
-    /// Waits for a job; nothing when the pool closes. A worker that `keeps` memory of its last query
-    /// gives it back after a while.
-    fn next_job(&self, mut keeps: bool) -> Option<Job> {
+    /// Waits for a job; nothing when the pool closes.
+    fn next_job(&self) -> Option<Job> {
         let this = std::thread::current();
         let mut queue = lock(&self.queue);
         loop {
@@ -289,22 +282,10 @@ impl Shared {
             }
             queue.asleep.push(this.clone());
             drop(queue);
-            let fell_asleep = Instant::now();
-            if keeps {
-                std::thread::park_timeout(REST);
-            } else {
-                std::thread::park();
-            }
+            std::thread::park();
             queue = lock(&self.queue);
-            // Whoever wakes a worker takes it off the list; a thread may also wake by itself. Off the
-            // list while it gives memory back: meanwhile others are woken.
+            // Whoever wakes a worker takes it off the list; a thread may also wake by itself.
             queue.asleep.retain(|other| other.id() != this.id());
-            if keeps && queue.jobs.is_empty() && fell_asleep.elapsed() >= REST {
-                drop(queue);
-                memory::give_back();
-                keeps = false;
-                queue = lock(&self.queue);
-            }
         }
     }
 }
@@ -313,7 +294,7 @@ impl Shared {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::thread::ThreadId;
+    use std::time::{Duration, Instant};
 
     use super::super::tests::{no_events, read};
     use super::*;
@@ -381,22 +362,5 @@ mod tests {
         }
         assert_eq!(connects.load(Ordering::Relaxed), 1);
         assert_eq!(lock(&pool.shared.threads).len(), 1);
-    }
-
-    static GAVE_BACK: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
-
-    #[test]
-    fn a_worker_that_rests_after_a_query_gives_its_memory_back() {
-        memory::give_back_with(|| lock(&GAVE_BACK).push(std::thread::current().id()));
-        let config = QueryConfig { workers: 1, ..QueryConfig::default() };
-        let pool = Pool::start(config, Arc::default(), Connection::open_in_memory).unwrap();
-        let worker = lock(&pool.shared.threads)[0].thread().id();
-        let stream = pool.query(QueryRequest::new("SELECT 1"), no_events()).unwrap();
-        assert_eq!(read(stream).unwrap().len(), 1);
-        let began = Instant::now();
-        while !lock(&GAVE_BACK).contains(&worker) {
-            assert!(began.elapsed() < Duration::from_secs(120), "the worker keeps it");
-            std::thread::sleep(Duration::from_millis(10));
-        }
     }
 }

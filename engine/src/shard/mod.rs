@@ -43,7 +43,6 @@ use crate::ack::{Durable, NotDurable, Settler};
 use crate::config::LogConfig;
 use crate::hot::{LogBatch, Marker, Message, Queue};
 use crate::log::Log;
-use crate::memory;
 use crate::metrics::Operations;
 use crate::problem::Problem;
 use crate::space::Space;
@@ -207,7 +206,6 @@ impl Shard {
             if is_short {
                 self.remove_spares();
             }
-            memory::give_back_now_and_then();
             if !moved {
                 if stop && self.intake.waiting() == 0 {
                     break;
