@@ -34,7 +34,10 @@ const CONNECTIONS: usize = 64;
 const SHARES: [u32; 3] = [0, 50, 80];
 const JUDGED: &str = "50 %";
 const P99_MAX_MS: f64 = 500.0;
-/// Between two probes at most: two flush intervals.
+/// The closed loop that finds the maximum is no longer than this: what it stored is in the way of the
+/// looks that follow.
+const MOST_LENGTH: Duration = Duration::from_secs(10);
+/// Between two probes at most: five flush intervals.
 const PAUSE_MAX_MS: u64 = 500;
 /// Between two looks for a probe.
 const LOOK: Duration = Duration::from_millis(2);
@@ -54,7 +57,7 @@ const COLUMNS: [Column; 7] = [
 
 /// `perf fresh`
 #[derive(Debug, Args)]
-#[command(mut_arg("seconds", |arg| arg.default_value("20")))]
+#[command(mut_arg("seconds", |arg| arg.default_value("50")))]
 #[command(mut_arg("rounds", |arg| arg.default_value("5")))]
 pub struct Options {
     #[command(flatten)]
@@ -99,7 +102,7 @@ fn ours(
     let address = trial.address();
     let length = loads.length();
     let mut client = Client::connect(address, Bodies::in_turn(address, bodies), CONNECTIONS)?;
-    let most = client.run(Pace::Closed, length)?;
+    let most = client.run(Pace::Closed, length.min(MOST_LENGTH))?;
     let mut stored = most.answered * BATCH as u64;
     let mut sides = Vec::new();
     let mut random = Pcg64Mcg::seed_from_u64(loads.seed + u64::from(round));
