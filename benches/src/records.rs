@@ -59,7 +59,7 @@ pub fn batch(events: usize, first: i64) -> LogBatch {
     builder.append(&Record::parse(&record).expect("the record was just written"));
     let (batch, bytes) = builder.finish();
     assert_eq!(batch.num_rows(), events);
-    LogBatch { shard: 0, first, batch, bytes, durable: std::time::Instant::now() }
+    LogBatch { shard: 0, first, batch, bytes }
 }
 
 /// `rows` generated events in batches of at most 8,192, as the shards make them.

@@ -44,7 +44,7 @@ impl Robots {
             return context.map(Cow::Borrowed);
         }
         let rest = context.and_then(|context| context.trim_start().strip_prefix('{'));
-        Some(match rest.map(str::trim_start) {
+        Some(match rest.map(str::trim) {
             None | Some("}") => Cow::Owned(format!("{{{MARK}}}")),
             Some(members) => Cow::Owned(format!("{{{MARK},{members}")),
         })
@@ -113,7 +113,8 @@ mod tests {
             (Some("{}"), r#"{"bot":true}"#),
             (Some("{ }"), r#"{"bot":true}"#),
             (Some(r#"{"a":{"b":1}}"#), r#"{"bot":true,"a":{"b":1}}"#),
-            (Some(r#" { "a" : 1 } "#), r#"{"bot":true,"a" : 1 } "#),
+            (Some(" {\n} \n"), r#"{"bot":true}"#),
+            (Some(r#" { "a" : 1 } "#), r#"{"bot":true,"a" : 1 }"#),
             (Some(r#"{"bot":false}"#), r#"{"bot":false}"#),
             (Some(r#"{"a":"\"}","bot" :0}"#), r#"{"a":"\"}","bot" :0}"#),
             // Not about the event: a value, a member of a member, text in a text.

@@ -29,13 +29,14 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
 use tracing::field::Empty;
 
 use crate::WORK;
+use crate::clock::now_ms;
 use crate::config::{CompactionConfig, RetentionConfig};
 use crate::error::{Error, chain};
 use crate::lake::merge::{Merged, merge};
@@ -453,11 +454,6 @@ impl Compactor {
         self.committer.send(request(sender)).map_err(|_| Error::Closed)?;
         answer.recv().map_err(|_| Error::Closed)
     }
-}
-
-fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

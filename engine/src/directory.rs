@@ -22,6 +22,7 @@ use std::sync::Arc;
 use ringlake_disk::{Disk, RealDisk, create_directories, create_directories_durably, write_file};
 
 use crate::error::Error;
+use crate::log;
 use crate::secret;
 
 /// Length of a generated node id. Twelve bytes are what DuckDB stores inside a string's own slot.
@@ -238,8 +239,15 @@ fn read_or_make_node_id(root: &Path, disk: &dyn Disk) -> Result<String, Error> {
     match fs::read_to_string(&path) {
         Ok(text) => parse_node(&text, path),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut node = uuid::Uuid::new_v4().simple().to_string();
-            node.truncate(NODE_ID_LENGTH);
+            // Under another id, what the table holds of the log already would come again.
+            let node = if let Some(node) = log::node_of(&root.join("log"))? {
+                tracing::warn!(node, path = %path.display(), "the node id was lost; the log has it");
+                parse_node(&node, path.clone())?
+            } else {
+                let mut node = uuid::Uuid::new_v4().simple().to_string();
+                node.truncate(NODE_ID_LENGTH);
+                node
+            };
             let line = format!("{node}\n");
             write_file(disk, &path, line.as_bytes()).map_err(Error::io("write", &path))?;
             Ok(node)
@@ -251,13 +259,34 @@ fn read_or_make_node_id(root: &Path, disk: &dyn Disk) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+    use arrow::array::RecordBatch;
+
     use super::*;
+    use crate::log::{Identity, Log};
+    use crate::schema::log_schema;
 
     #[test]
     fn a_directory_keeps_its_node_id() {
         let scratch = tempfile::tempdir().unwrap();
         let first = Directory::open(scratch.path()).unwrap().node().to_owned();
         assert_eq!(Directory::open(scratch.path()).unwrap().node(), first);
+    }
+
+    #[test]
+    fn a_lost_node_id_is_found_in_the_log() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = Directory::open(scratch.path()).unwrap();
+        directory.create_shard_logs(2).unwrap();
+        let node = directory.node().to_owned();
+        let identity = Identity { node: node.clone(), shard: 1, schema: log_schema() };
+        let log = directory.log().join("1");
+        let disk = Arc::clone(directory.disk());
+        let mut log = Log::new(log, disk, identity, 1 << 20, Vec::new(), Vec::new()).unwrap();
+        log.append(&RecordBatch::new_empty(log_schema()), 1).unwrap();
+        drop((log, directory));
+        fs::remove_file(scratch.path().join("node")).unwrap();
+        assert_eq!(Directory::open(scratch.path()).unwrap().node(), node);
+        assert_eq!(fs::read_to_string(scratch.path().join("node")).unwrap().trim(), node);
     }
 
     #[test]

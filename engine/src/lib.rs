@@ -45,6 +45,7 @@ pub mod verify;
 
 mod bots;
 mod checked_json;
+mod clock;
 mod compactor;
 mod error;
 mod markers;

@@ -14,7 +14,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use arrow::error::ArrowError;
 
@@ -57,8 +56,8 @@ pub(crate) fn recover_logs(
             progress.tell();
         };
         let (quarantine, disk) = (directory.quarantine(), &**directory.disk());
-        let recovered = log::recover(shard, &path, &quarantine, disk, &mut checked)?;
         let in_table = committed.get(&shard).copied().unwrap_or(0);
+        let recovered = log::recover(shard, in_table, &path, &quarantine, disk, &mut checked)?;
         let next_sequence = recovered.last.max(in_table) + 1;
         let bytes: u64 = recovered.segments.iter().map(|segment| segment.bytes).sum();
         // Relaxed, here and below: statistics.
@@ -118,7 +117,7 @@ pub(crate) fn replay(
             // Relaxed: statistics.
             progress.events.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
             let bytes = log::batch_bytes(&batch);
-            queue.send(LogBatch { shard, first, batch, bytes, durable: Instant::now() });
+            queue.send(LogBatch { shard, first, batch, bytes });
             Ok(())
         })?;
         // The segments' headers too.

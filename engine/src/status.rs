@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use serde::Serialize;
 
 use crate::accounting::Accounting;
+use crate::clock::now_micros;
 use crate::engine::Shared;
 use crate::lake::DataFile;
 use crate::lake::retention::expired;
 use crate::recovery::RecoveryStatus;
-use crate::recovery::ids::now_micros;
 use crate::space::Room;
 
 /// The engine's numbers at one moment.

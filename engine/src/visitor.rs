@@ -23,7 +23,6 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use ringlake_event::Sender;
@@ -33,12 +32,6 @@ use crate::secret;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 const NAME: &str = "salt";
-
-/// Now, in microseconds since 1970; a clock before that counts as 1970.
-pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
 
 /// The salt of one day.
 struct Salt {
@@ -67,7 +60,7 @@ impl Visitors {
     /// makes one.
     ///
     /// # Errors
-    /// When the file exists and cannot be read, or cannot be written.
+    /// When the file exists and cannot be read, or there are no random numbers.
     pub(crate) fn open(data: &Path, now: i64) -> io::Result<Self> {
         let path = data.join(NAME);
         let day = now.div_euclid(DAY_MICROS);
@@ -76,7 +69,7 @@ impl Visitors {
             Some(salt) => salt,
             None => {
                 let salt = Salt::random(day)?;
-                write(&path, &salt)?;
+                keep(&path, &salt);
                 salt
             }
         };
@@ -115,12 +108,7 @@ impl Visitors {
                 return;
             }
         };
-        if let Err(error) = write(&self.path, &salt) {
-            let path = self.path.display();
-            tracing::error!(%error, %path, "the visitor salt is in memory only");
-            // Yesterday's must not survive all the same.
-            let _ = destroy(&self.path);
-        }
+        keep(&self.path, &salt);
         self.today.store(Arc::new(salt));
     }
 }
@@ -171,6 +159,15 @@ fn read(path: &Path) -> io::Result<Option<Salt>> {
         Some(Salt { day: day.parse().ok()?, key: key.to_be_bytes() })
     });
     Ok(parsed)
+}
+
+/// Puts `salt` in the place of the one before; it stays in memory only when that fails.
+fn keep(path: &Path, salt: &Salt) {
+    if let Err(error) = write(path, salt) {
+        tracing::error!(%error, path = %path.display(), "the visitor salt is in memory only");
+        // The one before must not survive all the same.
+        let _ = destroy(path);
+    }
 }
 
 /// Puts `salt` in the place of the one before, whose bytes are overwritten first.
@@ -288,6 +285,18 @@ mod tests {
         assert_eq!(visitors.id(MIDNIGHT - 1, "acme", &ada), None);
         assert_eq!(visitors.id(MIDNIGHT, "acme", &ada), id);
         assert!(visitors.id(MIDNIGHT - 3 * DAY_MICROS, "acme", &ada).is_some());
+    }
+
+    #[test]
+    fn a_salt_that_cannot_be_written_serves_from_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let visitors = Visitors::open(&directory.path().join("gone"), NOON).unwrap();
+        let ada = sender("192.0.2.1", "browser");
+        let today = visitors.id(NOON, "acme", &ada);
+        assert!(today.is_some());
+        assert_eq!(visitors.id(NOON + 1, "acme", &ada), today);
+        let tomorrow = visitors.id(MIDNIGHT, "acme", &ada);
+        assert!(tomorrow.is_some() && tomorrow != today);
     }
 
     #[test]

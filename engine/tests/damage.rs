@@ -156,6 +156,24 @@ fn damage(file: &Path, length: usize, random: &mut Random) -> String {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_for_a_while_is_not_given_up() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("data");
+    let sent = build(&data);
+    let day = data.join("events/date=2026-11-18");
+    let away = scratch.path().join("away");
+    fs::rename(&day, &away).unwrap();
+    let (engine, ingests) = open(config(&data));
+    // What was replayed is visible then.
+    engine.flush().unwrap();
+    assert!(rows(&engine, "true").is_err());
+    fs::rename(&away, &day).unwrap();
+    let found: BTreeSet<String> = rows(&engine, "true").unwrap().into_iter().collect();
+    assert!(found == sent, "{} of {}", found.len(), sent.len());
+    stop(&engine, ingests);
+}
+
+#[test]
 fn random_damage_never_stops_a_start_or_comes_back_as_data() {
     let scratch = tempfile::tempdir().unwrap();
     let template = scratch.path().join("template");

@@ -160,6 +160,28 @@ fn everything_of_one_user_goes_and_nothing_else() {
     assert_forgotten(data);
 }
 
+/// It may hold events of anybody, and nobody else has them.
+#[test]
+fn what_nobody_can_read_stays_and_is_named() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path();
+    let (engine, mut ingests) = open(config(data));
+    send_named(&mut ingests[0], 1);
+    let quarantine = data.join("quarantine");
+    fs::create_dir_all(&quarantine).unwrap();
+    let bytes = format!("a piece of a segment with {NAME} and others in it");
+    for name in ["log-0-7-96.bin", "log-0-8-96.bin.restored"] {
+        fs::write(quarantine.join(name), &bytes).unwrap();
+    }
+    engine.erase(named()).unwrap();
+    let jobs = all_done(&engine);
+    assert_eq!((jobs[0].events, jobs[0].quarantined), (1, 1), "{jobs:?}");
+    assert_eq!(jobs[0].unreadable, ["log-0-7-96.bin"]);
+    assert_eq!(fs::read_to_string(quarantine.join("log-0-7-96.bin")).unwrap(), bytes);
+    assert!(!quarantine.join("log-0-8-96.bin.restored").exists());
+    stop(&engine, ingests);
+}
+
 #[test]
 fn browsers_and_visitors_are_erased_too() {
     let scratch = tempfile::tempdir().unwrap();

@@ -36,7 +36,7 @@ fn directory(bytes: &mut Unstructured<'_>) -> Result<()> {
 
 fn start(directory: &Path, log: &Directory, files: &[Vec<u8>]) {
     let quarantine = directory.join("quarantine");
-    let found = match recover(SHARD, directory, &quarantine, &RealDisk, &mut |_| ()) {
+    let found = match recover(SHARD, 0, directory, &quarantine, &RealDisk, &mut |_| ()) {
         Ok(found) => found,
         Err(error) => {
             assert!(error.to_string().contains("is a log of format"), "{error}");
@@ -89,7 +89,7 @@ fn frames(directory: &Path, log: &Directory) -> Vec<i64> {
 /// Starts once more, writes, and reads everything back.
 fn goes_on(directory: &Path, log: &Directory, before: &[i64]) {
     let again =
-        recover(SHARD, directory, &directory.join("quarantine"), &RealDisk, &mut |_| ()).unwrap();
+        recover(SHARD, 0, directory, &directory.join("quarantine"), &RealDisk, &mut |_| ()).unwrap();
     assert_eq!(again.torn_bytes, 0, "a tail is torn once");
     let next = again.last + 1;
     let disk = Arc::new(RealDisk);

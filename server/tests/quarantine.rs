@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringlake_engine::directory::Directory;
 use ringlake_engine::disk::RealDisk;
@@ -54,8 +54,9 @@ fn batch() -> LogBatch {
         .map(|number| format!(r#"{{"event":"kept","message_id":"m{number}"}}"#))
         .collect();
     let body = lines.join("\n");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let request = Request {
-        received_at: 1_795_000_000_000_000,
+        received_at: now.as_micros().try_into().unwrap(),
         source: Source::Events,
         tenant: Tenant::Open,
         correct_clock: true,
@@ -68,7 +69,7 @@ fn batch() -> LogBatch {
     let mut builder = BatchBuilder::new();
     builder.append(&Record::parse(&record[..decoded.record_len]).unwrap());
     let (batch, bytes) = builder.finish();
-    LogBatch { shard: 0, first: 1, batch, bytes, durable: Instant::now() }
+    LogBatch { shard: 0, first: 1, batch, bytes }
 }
 
 /// The exit code, and everything printed.
@@ -113,6 +114,23 @@ fn a_batch_goes_back_under_its_old_numbers() {
     assert_eq!(server.post("/v1/events", r#"{"event":"new"}"#).status, 202);
     let row = &server.query("SELECT sequence FROM events WHERE event = 'new'")[0];
     assert_eq!(row["sequence"], EVENTS + 1);
+}
+
+/// They were acknowledged: a client that sends them again must not double them once they are imported.
+#[test]
+fn a_start_knows_the_ids_of_what_was_set_aside() {
+    let (_scratch, data, arrow, _) = with_a_batch_aside();
+    let server = Server::on(&data, &[]);
+    let lines = (9..=12).map(|id| format!(r#"{{"event":"again","message_id":"m{id}"}}"#));
+    let body = lines.collect::<Vec<_>>().join("\n");
+    assert_eq!(server.post("/v1/events", body).status, 202);
+    assert_eq!(server.accounting()["duplicate"], 2);
+    server.stop();
+    assert_eq!(import(&data, &arrow).0, Some(0));
+    let server = Server::on(&data, &[]);
+    let row =
+        &server.query("SELECT count(*) AS n, count(DISTINCT message_id) AS ids FROM events")[0];
+    assert_eq!((&row["n"], &row["ids"]), (&12.into(), &12.into()));
 }
 
 /// An operator who copies the file first and imports both: the second one adds nothing.

@@ -59,7 +59,7 @@ pub use error::Error;
 pub use format::{FRAME_BYTES_MAX, FrameEncoder, SegmentHeader, batch_bytes};
 pub use quarantine::{Quarantined, quarantine_reports, quarantined_ranges, read_aside, set_aside};
 pub use reader::{Frame, Item, OpenError, SegmentReader};
-pub use recover::{Recovered, SegmentFile, bytes_in, recover, scan, shard_directories};
+pub use recover::{Recovered, SegmentFile, bytes_in, node_of, recover, scan, shard_directories};
 pub use writer::{Identity, Log};
 
 use std::ops::RangeInclusive;

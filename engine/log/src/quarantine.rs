@@ -5,6 +5,7 @@
 //! is one, and never without its bytes, whatever a crash or a power cut interrupts.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use ringlake_disk::{Disk, create_directories_durably, write_file};
@@ -74,14 +75,14 @@ pub fn quarantined_ranges(quarantine: &Path) -> Result<Vec<Quarantined>, Error> 
     Ok(quarantine_reports(quarantine)?.into_iter().map(|(_, report)| report).collect())
 }
 
-/// The highest number of `shard` that a report names, 0 when none does. A report that cannot be read is
-/// passed over: a start does not fail because of damage.
-pub(super) fn highest_number(quarantine: &Path, shard: u32) -> Result<i64, Error> {
-    let mut highest = 0;
+/// The numbers of `shard` that reports name. A report that cannot be read is passed over: a start does
+/// not fail because of damage.
+pub(super) fn numbers_of(quarantine: &Path, shard: u32) -> Result<Vec<RangeInclusive<i64>>, Error> {
+    let mut numbers = Vec::new();
     for path in report_paths(quarantine)? {
         match read_entry(&path) {
             Ok(Entry { report, .. }) if report.shard == shard => {
-                highest = highest.max(report.sequences.map_or(0, |(_, last)| last));
+                numbers.extend(report.sequences.map(|(first, last)| first..=last));
             }
             Ok(_) => {}
             Err(error) => {
@@ -90,7 +91,7 @@ pub(super) fn highest_number(quarantine: &Path, shard: u32) -> Result<i64, Error
             }
         }
     }
-    Ok(highest)
+    Ok(numbers)
 }
 
 /// The reports in the quarantine directory with the file that each is in.

@@ -7,7 +7,8 @@
 //! version wrote it.
 //!
 //! A number that was in a frame is not given out again, whatever became of the frame: quarantine tells
-//! which ones it has.
+//! which ones it has. Frames that have vanished from the end of a segment, or with a whole one, are
+//! missed because the next segment says where it began.
 //!
 //! **Not guaranteed.** A damaged last frame of the last segment cannot be told from one that a crash
 //! has cut short: it is cut off, and its numbers are given out again.
@@ -23,13 +24,14 @@ use std::path::{Path, PathBuf};
 use ringlake_disk::{Access, Disk};
 
 use super::format::FrameHeader;
-use super::quarantine::{Quarantined, highest_number, set_aside};
+use super::quarantine::{Quarantined, numbers_of, set_aside};
 use super::reader::{Item, OpenError, SegmentReader, magic_positions};
 use super::writer::{EMPTY, SPARE};
 use super::{Error, FrameVisitor, Void};
 
 const BETWEEN_FRAMES: &str = "damaged bytes between two valid frames";
 const AT_THE_END: &str = "damaged bytes at the end of a segment that is not the last one";
+const MISSING: &str = "frames are missing between the last one of a segment and the next segment";
 
 /// A segment that takes no more frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +80,22 @@ pub fn shard_directories(log: &Path) -> Result<Vec<(u32, PathBuf)>, Error> {
     Ok(shards)
 }
 
+/// The node that wrote what is under `log`, by the newest header of any shard that is intact; `None` when
+/// there is none.
+///
+/// # Errors
+/// When a directory or a file cannot be read, or another version wrote it.
+pub fn node_of(log: &Path) -> Result<Option<String>, Error> {
+    for (_, directory) in shard_directories(log)? {
+        for (_, path) in segment_paths(&directory)?.iter().rev() {
+            if let Ok(reader) = open(path)? {
+                return Ok(Some(reader.header().node.clone()));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// The length of all segments in a shard's directory; for estimates.
 #[must_use]
 pub fn bytes_in(directory: &Path) -> u64 {
@@ -105,20 +123,25 @@ pub(super) fn segment_paths(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Err
     Ok(segments)
 }
 
-/// Makes one shard's directory sound; see the module's guarantees. `checked` is told the length that
-/// each segment had, once it is sound.
+/// Makes one shard's directory sound; see the module's guarantees. Numbers up to `stored` are in the
+/// table, and not missed where they are in no frame. `checked` is told the length that each segment had,
+/// once it is sound.
 ///
 /// # Errors
 /// When a file cannot be read or written, or another version wrote it.
 pub fn recover(
     shard: u32,
+    stored: i64,
     directory: &Path,
     quarantine: &Path,
     disk: &dyn Disk,
     checked: &mut dyn FnMut(u64),
 ) -> Result<Recovered, Error> {
     remove_spares(directory, disk)?;
-    let mut recovery = Recovery { shard, quarantine, disk, found: Recovered::default() };
+    let aside = numbers_of(quarantine, shard)?;
+    let highest_aside = aside.iter().map(|numbers| *numbers.end()).max().unwrap_or(0);
+    let found = Recovered::default();
+    let mut recovery = Recovery { shard, stored, quarantine, disk, aside, found };
     let paths = segment_paths(directory)?;
     for (index, (segment, path)) in paths.iter().enumerate() {
         let bytes = length(path);
@@ -129,7 +152,7 @@ pub fn recover(
     if let Some(void) = found.voids.iter().map(RangeInclusive::end).max() {
         found.last = found.last.max(*void);
     }
-    found.last = found.last.max(highest_number(quarantine, shard)?);
+    found.last = found.last.max(highest_aside);
     disk.sync_directory(directory).map_err(Error::io("sync", directory))?;
     Ok(found)
 }
@@ -173,8 +196,12 @@ fn open(path: &Path) -> Result<Result<SegmentReader, &'static str>, Error> {
 /// A recovery under way.
 struct Recovery<'a> {
     shard: u32,
+    /// The table holds everything up to this number.
+    stored: i64,
     quarantine: &'a Path,
     disk: &'a dyn Disk,
+    /// What earlier starts have set aside.
+    aside: Vec<RangeInclusive<i64>>,
     found: Recovered,
 }
 
@@ -194,7 +221,7 @@ impl Recovery<'_> {
         let mut last = reader.header().first_sequence - 1;
         let mut end = reader.position();
         let mut last_frame = end..end;
-        let mut damage = None;
+        let (mut damage, mut is_torn) = (None, false);
         while let Some(item) =
             reader.next_item().map_err(Error::io("read the log segment", path))?
         {
@@ -213,8 +240,13 @@ impl Recovery<'_> {
                 Item::TornTail(range) => {
                     self.tail(segment, path, &range, last, next)?;
                     end = range.start;
+                    is_torn = true;
                 }
             }
+        }
+        if !is_torn && let Some(lost) = self.lost_before(next, last)? {
+            let rest = end..length(path).max(end);
+            self.set_stretch_aside(segment, path, &rest, lost, MISSING)?;
         }
         // The sync of the last frame may have failed before the crash. The page cache then takes the
         // frame for written, and a sync would do nothing about it unless it is written again.
@@ -241,22 +273,33 @@ impl Recovery<'_> {
         last: i64,
         next: Option<&(u64, PathBuf)>,
     ) -> Result<(), Error> {
-        if let Some((_, next)) = next
-            && let Ok(next) = open(next)?
-        {
-            // It knows the void ranges up to its own beginning.
-            self.found.note_header(&next);
-            let first = self.found.last.max(last) + 1;
-            let void = |number| self.found.voids.iter().any(|void| void.contains(&number));
-            let lost = (first, next.header().first_sequence - 1);
-            if (lost.0..=lost.1).any(|number| !void(number)) {
-                return self.set_stretch_aside(segment, path, range, lost, AT_THE_END);
-            }
+        if let Some(lost) = self.lost_before(next, last)? {
+            return self.set_stretch_aside(segment, path, range, lost, AT_THE_END);
         }
         let bytes = range.end - range.start;
         tracing::warn!(path = %path.display(), bytes, "torn tail cut off");
         self.found.torn_bytes += bytes;
         Ok(())
+    }
+
+    /// The numbers between `last`, the highest one of a segment, and the segment `next`, unless every one
+    /// of them is in the table, void, or told of by a report.
+    fn lost_before(
+        &mut self,
+        next: Option<&(u64, PathBuf)>,
+        last: i64,
+    ) -> Result<Option<(i64, i64)>, Error> {
+        let Some((_, next)) = next else { return Ok(None) };
+        let Ok(next) = open(next)? else { return Ok(None) };
+        // It knows the void ranges up to its own beginning.
+        self.found.note_header(&next);
+        let lost =
+            (self.found.last.max(last).max(self.stored) + 1, next.header().first_sequence - 1);
+        let explained = |number| {
+            let mut known = self.found.voids.iter().chain(&self.aside);
+            known.any(|numbers| numbers.contains(&number))
+        };
+        Ok((lost.0..=lost.1).any(|number| !explained(number)).then_some(lost))
     }
 
     /// The bytes in `range` are none, and the numbers `lost` are gone with them.

@@ -45,7 +45,8 @@ fn numbered(first: i64, rows: i64) -> RecordBatch {
 }
 
 fn open(directory: &Path, disk: Arc<dyn Disk>, segment_bytes: u64) -> Log {
-    let found = recover(0, directory, &directory.join("quarantine"), &*disk, &mut |_| ()).unwrap();
+    let found =
+        recover(0, 0, directory, &directory.join("quarantine"), &*disk, &mut |_| ()).unwrap();
     let identity = Identity { node: NODE.into(), shard: 0, schema: schema() };
     Log::new(directory.into(), disk, identity, segment_bytes, found.segments, found.voids).unwrap()
 }
@@ -176,7 +177,7 @@ fn a_batch_that_fails_twice_is_void_and_the_next_header_says_so() {
     let numbers: Vec<_> = rows(scratch.path()).into_iter().map(|row| row.0).collect();
     assert_eq!(numbers, [1, 2, 3, 7]);
     let found =
-        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
+        recover(0, 0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
             .unwrap();
     assert_eq!(found.voids, [4..=6]);
     assert!(found.quarantined.is_empty());
@@ -195,7 +196,7 @@ fn a_segment_that_is_started_early_makes_the_void_ranges_durable() {
     log.start_segment(7).unwrap();
     assert_eq!(segments(scratch.path()).len(), files, "one is open");
     let found =
-        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
+        recover(0, 0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
             .unwrap();
     assert_eq!((found.voids, found.last), (vec![4..=6], 6));
 
@@ -203,7 +204,7 @@ fn a_segment_that_is_started_early_makes_the_void_ranges_durable() {
     log.close_released(6);
     log.release(6).unwrap();
     let found =
-        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
+        recover(0, 0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
             .unwrap();
     assert_eq!((found.voids, found.segments.len()), (vec![4..=6], 1));
 }
@@ -245,7 +246,7 @@ fn a_recycled_segment_holds_only_what_was_written_since() {
     // A start cuts the old frames off; they are not a torn tail.
     drop(log);
     let found =
-        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
+        recover(0, 0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
             .unwrap();
     assert_eq!((found.last, found.torn_bytes), (newest, 0));
     assert!(fs::metadata(&path).unwrap().len() < recycled_bytes);
@@ -311,7 +312,7 @@ fn a_torn_tail_is_cut_and_the_rest_stays() {
         fs::copy(&path, &torn).unwrap();
         fs::File::options().write(true).open(&torn).unwrap().set_len(length).unwrap();
         let found =
-            recover(0, copy.path(), &copy.path().join("quarantine"), &RealDisk, &mut |_| ())
+            recover(0, 0, copy.path(), &copy.path().join("quarantine"), &RealDisk, &mut |_| ())
                 .unwrap();
         assert_eq!((found.last, found.torn_bytes), (2, length - whole));
         assert_eq!(fs::metadata(&torn).unwrap().len(), whole);
@@ -334,13 +335,58 @@ fn only_damaged_bytes_go_to_quarantine_and_their_numbers_are_named() {
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
     let quarantine = scratch.path().join("quarantine");
-    let found = recover(0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    let found = recover(0, 0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
     assert_eq!(found.quarantined.len(), 1);
     assert_eq!(found.quarantined[0].sequences, Some((11, 20)));
     assert_eq!(found.quarantined[0].bytes, ends[1] - ends[0]);
     assert_eq!(quarantined_ranges(&quarantine).unwrap(), found.quarantined);
     let numbers: Vec<_> = rows(scratch.path()).into_iter().map(|row| row.0).collect();
     assert_eq!(numbers, (1..=10).chain(21..=30).collect::<Vec<_>>());
+}
+
+/// A log of three segments with the numbers 1 to 6, to which something is done before the next start.
+/// What that start has set aside, and the numbers that are left.
+fn after(stored: i64, damage: impl FnOnce(&[PathBuf])) -> (Vec<Quarantined>, Vec<i64>) {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut log = open(scratch.path(), Arc::new(RealDisk), 1);
+    for first in [1, 3, 5] {
+        log.append(&numbered(first, 2), first).unwrap();
+    }
+    drop(log);
+    damage(&segments(scratch.path()));
+    let quarantine = scratch.path().join("quarantine");
+    let start = || recover(0, stored, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    let found = start();
+    assert_eq!(quarantined_ranges(&quarantine).unwrap(), found.quarantined);
+    assert_eq!((found.last, start().quarantined), (6, Vec::new()), "it is told once");
+    (found.quarantined, rows(scratch.path()).into_iter().map(|row| row.0).collect())
+}
+
+fn cut_to_its_header(path: &Path) -> usize {
+    let header = SegmentReader::open(path).unwrap().position();
+    fs::File::options().write(true).open(path).unwrap().set_len(header).unwrap();
+    usize::try_from(header).unwrap()
+}
+
+#[test]
+fn frames_that_vanish_before_the_next_segment_are_told() {
+    let zeroed = |paths: &[PathBuf]| {
+        let bytes = fs::read(&paths[1]).unwrap();
+        let header = cut_to_its_header(&paths[1]);
+        fs::write(&paths[1], [&bytes[..header], &vec![0; bytes.len() - header]].concat()).unwrap();
+    };
+    let cut = |paths: &[PathBuf]| {
+        cut_to_its_header(&paths[1]);
+    };
+    let gone = |paths: &[PathBuf]| fs::remove_file(&paths[1]).unwrap();
+    for damage in [&zeroed as &dyn Fn(&[PathBuf]), &cut, &gone] {
+        let (aside, left) = after(2, damage);
+        assert_eq!(aside.iter().map(|it| it.sequences).collect::<Vec<_>>(), [Some((3, 4))]);
+        assert_eq!(left, [1, 2, 5, 6]);
+        // What the table holds is not missed.
+        assert_eq!(after(4, damage), (Vec::new(), left));
+    }
+    assert_eq!(after(0, |_| ()), (Vec::new(), (1..=6).collect()));
 }
 
 #[test]
@@ -372,7 +418,7 @@ fn a_log_of_another_version_is_refused_with_a_sentence() {
     bytes[8] = 99;
     fs::write(&path, bytes).unwrap();
     let error =
-        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
+        recover(0, 0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
             .unwrap_err();
     assert!(error.to_string().contains("is a log of format 99"), "{error}");
 }
@@ -410,7 +456,7 @@ proptest! {
         let changed = before != bytes[at..end];
         fs::write(&path, &bytes).unwrap();
 
-        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ()).unwrap();
+        recover(0, 0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ()).unwrap();
         let found = rows(scratch.path());
         for (number, text) in &found {
             prop_assert_eq!(text, &format!("row-{number}"));

@@ -34,8 +34,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// [`READERS_PAUSE_MAX`].
 const READERS_PAUSE: Duration = Duration::from_millis(50);
 const READERS_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A shorter name may stand by chance in bytes that cannot be read.
-const NEEDLE_MIN: usize = 6;
 /// Files that are replaced by one commit at most, and bytes of them: what is written and not yet
 /// committed takes room beside what it replaces.
 const GROUP_FILES: usize = 64;
@@ -266,14 +264,16 @@ impl Compactor {
                 self.erase_from_batch(work, &aside)?;
                 continue;
             }
+            // It may be all that is left of other people's events.
+            if !restored {
+                work.record.unreadable.push(name);
+                continue;
+            }
+            // What was restored is in the table, and nobody needs it here.
             let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-            let shown = !needle.is_empty() && bytes.windows(needle.len()).any(|it| it == needle);
-            // What was restored is in the table; nobody needs it here.
-            if shown && (restored || needle.len() >= NEEDLE_MIN) {
+            if !needle.is_empty() && bytes.windows(needle.len()).any(|it| it == needle) {
                 self.remove_aside(&path)?;
                 work.record.quarantined += 1;
-            } else if !restored {
-                work.record.unreadable.push(name);
             }
         }
         Ok(())

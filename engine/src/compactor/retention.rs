@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Compactor, now_ms};
+use super::Compactor;
+use crate::clock::now_ms;
 use crate::config::RetentionConfig;
 use crate::error::{Error, chain};
 use crate::lake::retention::{Keep, expired, numbers};

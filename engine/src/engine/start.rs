@@ -27,6 +27,7 @@ use uuid::Uuid;
 use super::{Engine, Shared};
 use crate::ack::{self, Settler};
 use crate::bots;
+use crate::clock::now_micros;
 use crate::compactor::{Compactor, Erasing, Order};
 use crate::config::{Config, DedupConfig, LogConfig};
 use crate::directory::Directory;
@@ -50,7 +51,7 @@ use crate::schema::log_schema;
 use crate::shard::{Intake, Mending, Shard, ShardState};
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
 use crate::space::{self, Space};
-use crate::visitor::{self, Visitors};
+use crate::visitor::Visitors;
 use crate::vital::Vital;
 use ringlake_niceness::Behind;
 
@@ -83,7 +84,7 @@ impl Engine {
         let promoter = promote(&config, &mut table)?;
         let columns = promoter.columns();
         let (directory, location) = (Arc::new(directory), table.location().clone());
-        let visitors = Visitors::open(directory.root(), visitor::now())
+        let visitors = Visitors::open(directory.root(), now_micros())
             .map_err(Error::io("read or make the visitor salt in", directory.root()))?;
         let temporary = directory.temporary();
         let database = Arc::new(Database::open(&config.duckdb, location.root(), &temporary)?);
@@ -318,11 +319,13 @@ impl Engine {
         committed: &BTreeMap<u32, i64>,
     ) -> Result<(), Error> {
         let shared = &self.shared;
-        let mut ids = shared.dedup.as_deref().map(|dedup| {
-            ids::Reader::new(dedup, self.node(), &shared.config.dedup, ids::now_micros())
-        });
+        let mut ids = shared
+            .dedup
+            .as_deref()
+            .map(|dedup| ids::Reader::new(dedup, self.node(), &shared.config.dedup, now_micros()));
         if let Some(ids) = &mut ids {
             ids.table(&shared.snapshots.load().files, &shared.progress);
+            ids.quarantine(&shared.directory.quarantine());
         }
         let directory = &shared.directory;
         shared.queue.sparingly(|| {

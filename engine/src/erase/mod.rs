@@ -24,8 +24,8 @@
 //! **Not guaranteed**
 //! - Readers outside this process that use an older version of the table: its history and all files
 //!   that were replaced are gone with the job, whatever time they had left.
-//! - Bytes in quarantine that nobody can read: where the name does not stand in them as plain text,
-//!   they stay, and the report names the files ([`EraseJob::unreadable`]).
+//! - Bytes in quarantine that nobody can read: they may hold events of anybody, so they stay, and the
+//!   report names the files ([`EraseJob::unreadable`]).
 //! - That the message ids of erased events are known after the next start: a client that sends such
 //!   an event again then brings a new one. Nor anything about copies: backups, exports that were
 //!   fetched, other nodes, which erase what they have written themselves, and blocks of the medium
@@ -50,10 +50,10 @@ use ringlake_disk::{Disk, create_directories};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::clock::now_micros;
 use crate::error::Error;
 use crate::lake::DataFile;
 use crate::query::format::timestamp_text;
-use crate::recovery::ids::now_micros;
 
 pub use record::{Erased, erased};
 pub(crate) use record::{Record, Records, Runs, joined};
@@ -196,7 +196,8 @@ pub struct EraseJob {
     pub files: u64,
     /// Pieces in quarantine that were written again without them, or removed.
     pub quarantined: u64,
-    /// Files in quarantine that cannot be read, and may hold more than can be seen.
+    /// Files in quarantine that cannot be read, and may hold the events and others': whoever runs the
+    /// server decides what becomes of them.
     pub unreadable: Vec<String>,
     /// Why it did not go on the last time.
     pub problem: Option<String>,

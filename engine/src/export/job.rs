@@ -274,7 +274,7 @@ impl Store {
     /// All jobs, those that were interrupted made ready to begin again.
     pub(super) fn load(&self) -> Result<Vec<Job>, Error> {
         let mut jobs = Vec::new();
-        let now = crate::recovery::ids::now_micros();
+        let now = crate::clock::now_micros();
         for found in fs::read_dir(&self.root).map_err(Error::io("read", &self.root))? {
             let directory = found.map_err(Error::io("read", &self.root))?.path();
             let is_cancelled = directory.join(CANCELLED).exists();

@@ -47,9 +47,9 @@ use tracing::field::Empty;
 pub use job::{ExportFile, ExportFormat, ExportRequest, Job, Status};
 
 use crate::WORK;
+use crate::clock::now_micros;
 use crate::engine::{Engine, Shared};
 use crate::error::{Error, chain};
-use crate::recovery::ids::now_micros;
 use job::Store;
 use ringlake_niceness::Behind;
 use run::Ended;

@@ -61,8 +61,8 @@ impl Database {
 
 /// The settings of every engine database, in the order in which DuckDB accepts them.
 fn start_sql(config: &DuckDbConfig, table: &Path, temporary: &Path) -> String {
-    let table = quote(&format!("{}/", table.display()));
-    let temporary = quote(&temporary.display().to_string());
+    let table = literal(&format!("{}/", table.display()));
+    let temporary = literal(&temporary.display().to_string());
     format!(
         "SET threads = {threads};
          -- Nothing is read ahead: where all cores are busy, handing each file and each column to
@@ -87,7 +87,7 @@ fn start_sql(config: &DuckDbConfig, table: &Path, temporary: &Path) -> String {
          SET enable_external_access = false;
          SET lock_configuration = true;",
         threads = config.threads,
-        temp_max = quote(&config.temp_max),
+        temp_max = literal(&config.temp_max),
     )
 }
 
@@ -100,7 +100,8 @@ fn bytes_of(text: &str) -> Option<usize> {
     whole.checked_mul(1 << (10 * shift))
 }
 
-fn quote(text: &str) -> String {
+/// `text` as an SQL string.
+pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

@@ -31,6 +31,7 @@ mod queue;
 
 pub use append::{HotAppender, rows_of};
 pub use database::Database;
+pub(crate) use database::literal;
 pub use ffi::Refused;
 pub(crate) use flusher::{Flusher, FlusherState, Sealed};
 pub(crate) use pass::Passing;

@@ -14,7 +14,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -41,8 +41,6 @@ pub struct LogBatch {
     pub batch: RecordBatch,
     /// Its size in memory.
     pub bytes: usize,
-    /// When it went to the log.
-    pub durable: Instant,
 }
 
 impl LogBatch {

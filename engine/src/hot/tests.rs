@@ -44,7 +44,7 @@ pub(crate) fn logged(shard: u32, first: i64, lines: &[String]) -> LogBatch {
     let mut builder = BatchBuilder::new();
     builder.append(&Record::parse(&record[..decoded.record_len]).unwrap());
     let (batch, bytes) = builder.finish();
-    LogBatch { shard, first, batch, bytes, durable: Instant::now() }
+    LogBatch { shard, first, batch, bytes }
 }
 
 fn batch(shard: u32, first: i64, rows: usize) -> LogBatch {

@@ -210,8 +210,8 @@ impl Checked {
         known.extend(files.into_iter().map(|path| (path, Known::Sound)));
     }
 
-    /// The damaged ones among `files`, the files of `version`; those that have not been checked are
-    /// checked now, newest first. `None` when `stop` said so in between.
+    /// The damaged ones among `files`, the files of `version`, and those that cannot be read; those that
+    /// have not been checked are checked now, newest first. `None` when `stop` said so in between.
     pub fn damaged_of(
         &self,
         version: u64,
@@ -222,13 +222,14 @@ impl Checked {
         if version != 0 && self.sound_version.load(Ordering::Relaxed) == version {
             return Some(Vec::new());
         }
-        self.check_unknown(files, stop)?;
+        let unread = self.check_unknown(files, stop)?;
         let known = self.known();
         let find = |file: &DataFile| match known.get(&file.path) {
             Some(Known::Damaged(damaged)) => Some(damaged.clone()),
             _ => None,
         };
-        let damaged: Vec<DamagedFile> = files.iter().filter_map(find).collect();
+        let mut damaged: Vec<DamagedFile> = files.iter().filter_map(find).collect();
+        damaged.extend(unread);
         if damaged.is_empty() {
             // Relaxed: as above.
             self.sound_version.store(version, Ordering::Relaxed);
@@ -236,11 +237,19 @@ impl Checked {
         Some(damaged)
     }
 
-    fn check_unknown(&self, files: &[DataFile], stop: impl Fn() -> bool) -> Option<()> {
+    /// Checks those of `files` that have not been. Returns the ones that could not be read, of which
+    /// nothing is known afterwards either: what the disk or the limit of open files refuses now it may
+    /// give the next time.
+    fn check_unknown(
+        &self,
+        files: &[DataFile],
+        stop: impl Fn() -> bool,
+    ) -> Option<Vec<DamagedFile>> {
         let unknown = |known: &HashMap<_, _>, file: &&DataFile| !known.contains_key(&file.path);
         if !files.iter().any(|file| unknown(&self.known(), &file)) {
-            return Some(());
+            return Some(Vec::new());
         }
+        let mut unread = Vec::new();
         // The names of a day's files sort by time.
         let mut left: Vec<&DataFile> = {
             let known = self.known();
@@ -259,13 +268,18 @@ impl Checked {
                 Ok(()) => Known::Sound,
                 Err(error) => {
                     let problem = crate::error::chain(&error);
+                    if matches!(error, LakeError::Io { .. }) {
+                        tracing::error!(problem, "a file of the table cannot be read now");
+                        unread.push(DamagedFile::of(file, problem));
+                        continue;
+                    }
                     tracing::error!(problem, "a file of the table is damaged; it is not read");
                     Known::Damaged(DamagedFile::of(file, problem))
                 }
             };
             self.known().insert(Arc::clone(&file.path), found);
         }
-        Some(())
+        Some(unread)
     }
 
     /// Which promoted ones among `columns` each of `files` lacks; nothing is known of those that are
@@ -314,10 +328,10 @@ impl Checked {
 
     /// What is wrong with `file` as a whole, if anything is; it is checked now unless it has been.
     pub fn problem_of(&self, file: &DataFile) -> Option<DamagedFile> {
-        self.check_unknown(std::slice::from_ref(file), || false);
+        let unread = self.check_unknown(std::slice::from_ref(file), || false);
         match self.known().get(&file.path) {
             Some(Known::Damaged(damaged)) => Some(damaged.clone()),
-            _ => None,
+            _ => unread?.pop(),
         }
     }
 

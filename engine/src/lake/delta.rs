@@ -60,7 +60,7 @@ pub use commit::{CommitOutcome, ShardSequence};
 pub use live::{Bounds, DataFile};
 pub use replace::ReplaceOutcome;
 pub use tombstones::RETENTION_MAX;
-pub(in crate::lake) use tombstones::{millis, now_ms};
+pub(in crate::lake) use tombstones::millis;
 pub use upkeep::{DEFAULT_CHECKPOINT_COMMITS, DEFAULT_LOG_RETENTION, Upkeep};
 
 /// Shards that are asked for one by one when the log has no list of application ids.
@@ -119,6 +119,7 @@ impl Table {
         }
         let mut table = Self::open(location, node)?;
         LogFiles::list(location)?.sync(location)?;
+        LogFiles::remove_staged(location);
         table.write_checksum();
         Ok(table)
     }

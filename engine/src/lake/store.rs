@@ -6,15 +6,18 @@
 //! through [`Disk`]; reading is `object_store`'s.
 //!
 //! **Failure.** A call that fails may have published the object all the same, when only the sync of
-//! its name failed. A crash may leave a staging file, `<name>#<number>`; listings pass over it.
+//! its name failed. A crash may leave a staging file, `<name>#<number>`; listings pass over it, and
+//! [`DiskStore::remove_staged`] removes it once nobody can be writing it.
 //!
 //! **Roles.** The Delta library and [`super::Location`], on the location's threads.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::FutureExt;
 use futures_util::stream::{BoxStream, StreamExt};
@@ -48,6 +51,24 @@ impl DiskStore {
 
     pub(super) fn disk(&self) -> &dyn Disk {
         &*self.disk
+    }
+
+    /// Removes the staging files in `directory` that nobody has written to for `age`. One that stays is
+    /// in nobody's way, and an error is only logged.
+    pub(super) fn remove_staged(&self, directory: &Path, age: Duration) {
+        let Ok(entries) = fs::read_dir(directory) else { return };
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| is_staged(path)) {
+            let modified = fs::metadata(&path).and_then(|about| about.modified());
+            if !modified.is_ok_and(|at| at.elapsed().is_ok_and(|since| since >= age)) {
+                continue;
+            }
+            match self.disk.remove(&path) {
+                Ok(()) => tracing::info!(path = %path.display(), "removed what a crash had left"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a staging file stays")
+                }
+            }
+        }
     }
 }
 
@@ -172,6 +193,14 @@ impl ObjectStore for DiskStore {
     {
         async { Err(unsupported("a copy")) }.boxed()
     }
+}
+
+/// Whether a file has a staging name, `<name>#<number>`.
+fn is_staged(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.rsplit_once('#')).is_some_and(|(name, number)| {
+        !name.is_empty() && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// An object that has no name of its own yet; dropping it removes what there is.

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use object_store::ObjectMeta;
 
-use super::delta::{Table, millis, now_ms};
+use super::delta::{Table, millis};
 use super::error::Result;
 use super::location::{Location, is_data_file_of};
+use crate::clock::now_ms;
 use crate::schema::PARTITION;
 
 /// How old a file of another writer must be before it counts as forgotten. Seven days, as other

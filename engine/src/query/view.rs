@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::path::Component;
 
+use crate::hot::literal;
 use crate::lake::DamagedFile;
 use crate::promoted::{Lacking, TableColumns};
 use crate::schema::{COLUMNS, Kind, PARTITION, column_list};
@@ -188,11 +189,6 @@ fn file_list<'a>(files: impl Iterator<Item = &'a DataFile>) -> Result<String, Qu
 
 fn date_or_null(date: &str) -> String {
     if date.is_empty() { "NULL".into() } else { literal(date) }
-}
-
-/// `text` as an SQL string.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// `name` as an SQL identifier.

@@ -1,19 +1,19 @@
-//! Which message ids are stored: read back at the start from the table and the log.
+//! Which message ids are stored: read back at the start from the table, the quarantine and the log.
 //!
-//! **Guarantees.** Only ids whose rows are durable are remembered: files that a commit names, and
-//! frames of logs that recovery has synced. A file that cannot be read shortens the window and
+//! **Guarantees.** Only ids whose rows are durable are remembered: files that a commit names, batches
+//! that were set aside, and frames of logs that recovery has synced. A file that cannot be read shortens the window and
 //! says so; it keeps no start from succeeding.
 //!
 //! **Not guaranteed.** That a window which holds fewer ids than the table is filled in the exact
 //! order of time: inside a file the rows are in another one, and files may overlap. What is
 //! remembered is then no less, and its told age no longer, than what is true of every id.
 //!
-//! **Memory.** One batch of [`BATCH_ROWS`] rows of four columns.
+//! **Memory.** One batch of [`BATCH_ROWS`] rows of four columns, or one from quarantine as a whole.
 
 use std::cmp::Reverse;
-use std::fs::File;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
@@ -29,6 +29,7 @@ use crate::config::DedupConfig;
 use crate::error::chain;
 use crate::lake::DataFile;
 use crate::lake::check::check_outside;
+use crate::quarantine::{self, EXTENSION};
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 8_192;
@@ -92,6 +93,23 @@ impl<'a> Reader<'a> {
             }
             progress.id_files_done.fetch_add(1, Ordering::Relaxed);
             progress.tell();
+        }
+    }
+
+    /// Remembers the ids of the batches in the quarantine `directory`: their events were acknowledged,
+    /// and go into the table when somebody imports them.
+    pub fn quarantine(&mut self, directory: &Path) {
+        let waiting = |path: &PathBuf| path.extension().is_some_and(|it| it == EXTENSION);
+        let Ok(entries) = fs::read_dir(directory) else { return };
+        for path in entries.flatten().map(|entry| entry.path()).filter(waiting) {
+            match quarantine::read(&path) {
+                Ok(aside) => aside.rows.iter().for_each(|rows| self.batch(rows, true)),
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::warn!(path = %path.display(), error, "the message ids of a batch that was \
+                        set aside cannot be read and are not known");
+                }
+            }
         }
     }
 
@@ -182,10 +200,4 @@ fn ids_in(group: &RowGroupMetaData) -> usize {
 fn statistics<'a>(group: &'a RowGroupMetaData, column: &str) -> Option<&'a Statistics> {
     let chunk = group.columns().iter().find(|chunk| chunk.column_path().string() == column);
     chunk.and_then(|chunk| chunk.statistics())
-}
-
-/// Now, in microseconds since 1970; a clock before that counts as 1970.
-pub(crate) fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -40,13 +40,13 @@ use ringlake_ring::{Consumer, Gauge, Waker};
 
 use crate::accounting::Tally;
 use crate::ack::{Durable, NotDurable, Settler};
+use crate::clock::now_micros;
 use crate::config::LogConfig;
 use crate::hot::{LogBatch, Marker, Message, Queue};
 use crate::log::Log;
 use crate::metrics::Operations;
 use crate::problem::Problem;
 use crate::space::Space;
-use crate::visitor;
 
 /// How long an idle shard sleeps before it looks around; a push or a marker wakes it at once.
 const IDLE_SLEEP: Duration = Duration::from_secs(1);
@@ -201,7 +201,7 @@ impl Shard {
             self.mend_log();
             self.space.look_if_due();
             if let Some(visitors) = self.intake.builder.visitors() {
-                visitors.look_at_clock(visitor::now());
+                visitors.look_at_clock(now_micros());
             }
             if is_short {
                 self.remove_spares();
@@ -294,7 +294,7 @@ impl Shard {
                 self.log_took_a_batch();
                 self.stored(rows, ticket);
                 let shard = self.state.shard;
-                self.queue.send_accepted(LogBatch { shard, first, batch, bytes, durable: began });
+                self.queue.send_accepted(LogBatch { shard, first, batch, bytes });
             }
             Err(error) => {
                 // Relaxed: statistics, as above.

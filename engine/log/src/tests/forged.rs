@@ -39,7 +39,7 @@ fn forged_text(segment: u64) -> String {
 /// The highest number that a start finds, and the rows that it reads.
 fn start(directory: &Path) -> (i64, Vec<i64>) {
     let found =
-        recover(0, directory, &directory.join("quarantine"), &RealDisk, &mut |_| ()).unwrap();
+        recover(0, 0, directory, &directory.join("quarantine"), &RealDisk, &mut |_| ()).unwrap();
     (found.last, rows(directory).into_iter().map(|row| row.0).collect())
 }
 
@@ -74,7 +74,7 @@ fn only_the_stamp_gives_such_a_text_away() {
     bytes[at..at + forged.len()].copy_from_slice(&forged);
     fs::write(&path, bytes).unwrap();
     let found =
-        recover(0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
+        recover(0, 0, scratch.path(), &scratch.path().join("quarantine"), &RealDisk, &mut |_| ())
             .unwrap();
     assert_eq!(found.last, CLAIMED);
 }

@@ -65,9 +65,15 @@ impl Run {
         self.log = None;
         self.refused.clear();
         let disk = Arc::new(self.disk.clone());
-        let found =
-            recover(0, self.root.path(), &self.root.path().join("quarantine"), &*disk, &mut |_| ())
-                .unwrap();
+        let found = recover(
+            0,
+            self.promise.released,
+            self.root.path(),
+            &self.root.path().join("quarantine"),
+            &*disk,
+            &mut |_| (),
+        )
+        .unwrap();
         self.next = found.last.max(self.promise.released) + 1;
         let seen: BTreeSet<i64> = rows(self.root.path()).into_iter().map(|row| row.0).collect();
         assert!(self.promise.acknowledged.is_subset(&seen));
@@ -212,9 +218,14 @@ fn life() -> Run {
     run
 }
 
-/// What a start finds in `directory`.
-fn found(directory: &Path, disk: &dyn Disk) -> Result<(Recovered, BTreeSet<i64>), String> {
-    let recovered = recover(0, directory, &directory.join("quarantine"), disk, &mut |_| ())
+/// What a start finds in `directory`; the lake holds everything up to `released`.
+fn found(
+    directory: &Path,
+    disk: &dyn Disk,
+    released: i64,
+) -> Result<(Recovered, BTreeSet<i64>), String> {
+    let quarantine = directory.join("quarantine");
+    let recovered = recover(0, released, directory, &quarantine, disk, &mut |_| ())
         .map_err(|error| format!("the start fails: {error}"))?;
     let mut seen = BTreeSet::new();
     for (number, text) in rows(directory) {
@@ -230,7 +241,7 @@ fn found(directory: &Path, disk: &dyn Disk) -> Result<(Recovered, BTreeSet<i64>)
 
 /// Whether a start in `directory` keeps `promise`; gives what it finds.
 fn check(directory: &Path, disk: &dyn Disk, promise: &Promise) -> Result<BTreeSet<i64>, String> {
-    let (recovered, seen) = found(directory, disk)?;
+    let (recovered, seen) = found(directory, disk, promise.released)?;
     if !recovered.quarantined.is_empty() {
         return Err(format!("set aside: {:?}", recovered.quarantined));
     }

@@ -17,7 +17,7 @@ fn a_segment_whose_header_never_reached_the_disk_is_no_damage() {
     let unfinished = scratch.path().join("00000000000000000002.log");
     fs::write(&unfinished, vec![0; header]).unwrap();
     let quarantine = scratch.path().join("quarantine");
-    let found = recover(0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    let found = recover(0, 0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
     assert_eq!((found.last, found.segments.len()), (2, 1));
     assert!(found.quarantined.is_empty());
     assert!(!unfinished.exists());
@@ -35,7 +35,7 @@ fn a_segment_that_seems_cut_short_is_not_deleted_while_frames_are_in_it() {
     bytes[18] ^= 1;
     fs::write(&path, &bytes).unwrap();
     let quarantine = scratch.path().join("quarantine");
-    let found = recover(0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    let found = recover(0, 0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
     assert_eq!(found.quarantined.len(), 1);
     assert_eq!(fs::read(quarantine.join("log-0-00000000000000000001.bin")).unwrap(), bytes);
 }
@@ -65,14 +65,14 @@ fn numbers_of_a_segment_with_a_bad_header_are_not_given_out_again() {
     bytes[first_frame + 60] ^= 1;
     fs::write(&paths[1], &bytes).unwrap();
     let quarantine = scratch.path().join("quarantine");
-    let found = recover(0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    let found = recover(0, 0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
     assert_eq!(found.quarantined[0].sequences, Some((3, 14)));
     assert_eq!((found.last, found.segments.len()), (14, 1));
     // Nothing has come since; another report is unreadable.
     fs::write(quarantine.join("other.json"), "{").unwrap();
-    let found = recover(0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    let found = recover(0, 0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
     assert_eq!((found.last, found.quarantined.len()), (14, 0));
-    let found = recover(1, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    let found = recover(1, 0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
     assert_eq!(found.last, 2, "reports of other shards do not count");
 }
 
@@ -95,7 +95,7 @@ fn a_frame_whose_sync_failed_before_a_kill_is_written_again_by_the_start() {
     log.append(&numbered(3, 2), 3).unwrap_err();
     disk.clear_plan();
     let quarantine = scratch.path().join("quarantine");
-    assert_eq!(recover(0, scratch.path(), &quarantine, &disk, &mut |_| ()).unwrap().last, 4);
+    assert_eq!(recover(0, 0, scratch.path(), &quarantine, &disk, &mut |_| ()).unwrap().last, 4);
 
     let trace = disk.trace();
     let images = trace.after(trace.steps.len()).outcomes();
@@ -125,7 +125,7 @@ fn new_damage_at_an_old_place_is_set_aside_too() {
         fs::write(&path, bytes).unwrap();
         // A second start finds the same and has nothing to add.
         for new in [1, 0] {
-            let found = recover(0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
+            let found = recover(0, 0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
             assert_eq!(found.quarantined.len(), new);
         }
         let named = quarantined_ranges(&quarantine).unwrap();
@@ -154,10 +154,10 @@ fn a_damaged_last_frame_is_set_aside_when_the_next_segment_goes_on_above_it() {
     fs::write(&path, bytes).unwrap();
 
     let quarantine = scratch.path().join("quarantine");
-    let found = recover(0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    let found = recover(0, 0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
     assert_eq!((found.quarantined.len(), found.torn_bytes), (1, 0));
     assert_eq!(found.quarantined[0].sequences, Some((11, 20)));
-    let again = recover(0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    let again = recover(0, 0, scratch.path(), &quarantine, &RealDisk, &mut |_| ()).unwrap();
     assert!(again.quarantined.is_empty());
     let numbers: Vec<_> = rows(scratch.path()).into_iter().map(|row| row.0).collect();
     assert_eq!(numbers, (1..=10).chain(21..=30).collect::<Vec<_>>());

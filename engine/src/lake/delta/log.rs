@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 
 use crate::lake::error::{LakeError, Result};
 use crate::lake::location::Location;
+use crate::lake::vacuum::FOREIGN_AGE;
 
 /// The directory of the log below the table's root.
 const LOG_DIRECTORY: &str = "_delta_log";
@@ -50,6 +51,11 @@ impl LogFiles {
             }
         }
         Ok(files)
+    }
+
+    /// Removes staging files in the log's directory that a crash must have left.
+    pub(super) fn remove_staged(location: &Location) {
+        location.files().remove_staged(&location.root().join(LOG_DIRECTORY), FOREIGN_AGE);
     }
 
     /// Whether there is a table at all.

@@ -31,8 +31,9 @@ pub enum ReplaceOutcome {
         /// The version that holds them, or a later one.
         version: u64,
     },
-    /// Another writer was faster: a file that was to go is no part of the table any more. Nothing
-    /// was changed, and the new files are the caller's to remove.
+    /// A file that was to go is no part of the table any more: another writer was faster, or this was
+    /// done before and there is no new file to tell by. Nothing was changed, and the new files are the
+    /// caller's to remove.
     Outdated {
         /// The file.
         path: String,
@@ -133,8 +134,11 @@ impl Change for Replacement<'_> {
         let Some(gone) = self.removed.iter().find(|file| !live.contains(&*file.path)) else {
             return Ok(Standing::Before);
         };
+        // Without new files nothing tells this commit from another writer's, who may have put the rows
+        // into files of his own: the caller looks again.
         let removed = self.removed.iter().all(|file| !live.contains(&*file.path));
-        if removed && self.added.iter().all(|file| live.contains(file.path.as_ref())) {
+        let added = self.added.iter().all(|file| live.contains(file.path.as_ref()));
+        if removed && added && !self.added.is_empty() {
             return Ok(Standing::After);
         }
         Ok(Standing::Gone(gone.path.to_string()))

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
@@ -20,6 +20,7 @@ use object_store::path;
 
 use super::live::place;
 use super::{Table, delta_error};
+use crate::clock::now_ms;
 use crate::lake::error::Result;
 use crate::lake::location::is_data_file_of;
 use crate::lake::vacuum::Known;
@@ -145,11 +146,6 @@ impl Table {
             ours.map(|path| Replaced { path: Arc::clone(path), since_ms, version }).collect();
         self.replaced.extend(new);
     }
-}
-
-/// The present time in milliseconds since 1970.
-pub(in crate::lake) fn now_ms() -> i64 {
-    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// A duration as Delta counts it.

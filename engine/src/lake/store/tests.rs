@@ -57,6 +57,22 @@ impl Place {
 }
 
 #[test]
+fn only_old_staging_files_are_removed() {
+    let place = Place::new();
+    for name in ["1.json", "1.json#2", "2.json#1", "#1", "3.json#x", "3.json#"] {
+        fs::write(place.root.path().join(name), "bytes").unwrap();
+    }
+    let hours = |hours| Duration::from_hours(hours);
+    let old = std::time::SystemTime::now() - hours(2);
+    for name in ["1.json", "1.json#2", "#1", "3.json#x", "3.json#"] {
+        let file = fs::File::options().write(true).open(place.root.path().join(name)).unwrap();
+        file.set_modified(old).unwrap();
+    }
+    place.store.remove_staged(place.root.path(), hours(1));
+    assert_eq!(place.names(), ["#1", "1.json", "2.json#1", "3.json#", "3.json#x"]);
+}
+
+#[test]
 fn an_object_is_created_once_and_may_be_overwritten() {
     let place = Place::new();
     place.put("a", b"first", PutMode::Create).unwrap();

@@ -165,7 +165,7 @@ fn a_full_disk_costs_one_batch_and_the_shard_goes_on_by_itself() {
     assert!(!shard.state.log_problem.is_there());
     // The void range is durable already, before another batch comes.
     let quarantine = scratch.path().join("quarantine");
-    let found = recover(0, &shard.directory, &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    let found = recover(0, 0, &shard.directory, &quarantine, &RealDisk, &mut |_| ()).unwrap();
     assert_eq!((found.voids.as_slice(), found.last), ([4..=7].as_slice(), 7));
     assert_eq!(shard.send(2), Ok(true));
 
@@ -182,7 +182,7 @@ fn a_full_disk_costs_one_batch_and_the_shard_goes_on_by_itself() {
         })
         .collect();
     assert_eq!(numbers, [(1, 3), (8, 9)]);
-    let found = recover(0, &directory, &quarantine, &RealDisk, &mut |_| ()).unwrap();
+    let found = recover(0, 0, &directory, &quarantine, &RealDisk, &mut |_| ()).unwrap();
     assert_eq!((found.voids.as_slice(), found.last), ([4..=7].as_slice(), 9));
 }
 

@@ -1,6 +1,7 @@
 //! Tests of replacements: what they commit, when they are refused, and how long files stay.
 
 use super::*;
+use crate::clock::now_ms;
 
 /// A file of our node with bytes on the disk.
 fn on_disk(location: &Location, node: &str, rows: u64) -> NewFile {
@@ -109,6 +110,20 @@ fn a_file_that_another_writer_has_replaced_is_not_replaced_again() {
     assert_eq!(rows, 12);
     // What they have replaced is a file of ours: it waits to be removed.
     assert_eq!(table.replaced_files(), [old[1].path.as_ref().into()]);
+}
+
+/// Their new file holds the rows that were to be erased.
+#[test]
+fn an_erase_that_leaves_nothing_is_not_taken_for_another_writers_replacement() {
+    let (_data, location) = scratch();
+    let (mut table, old) = table_with(&location, &[3, 4]);
+    let mut other = Table::open_or_create(&location, "node-b").unwrap();
+    let theirs = [on_disk(&location, "node-b", 7)];
+    let _ = other.replace(&live(&other, &[&old[0], &old[1]]), &theirs).unwrap();
+
+    let outcome = table.erase(&live(&table, &[&old[0]]), &[], 3).unwrap();
+    assert_eq!(outcome, ReplaceOutcome::Outdated { path: old[0].path.to_string() });
+    assert_eq!(names(&table), [theirs[0].path.to_string()]);
 }
 
 #[test]
