@@ -155,8 +155,8 @@ pub struct HttpConfig {
     pub head_max_bytes: usize,
     /// Size of an ingest body in bytes, before and after decompression. Default 4 MiB.
     pub body_max_bytes: usize,
-    /// Bytes of all bodies that are being read or decompressed at one time; above it requests
-    /// are answered 503. Default 128 MiB.
+    /// Bytes of all bodies that are being read or decompressed at one time, in equal shares for each
+    /// core ([`HttpConfig::bodies_share`]); above it requests are answered 503. Default 128 MiB.
     pub bodies_max_bytes: usize,
     /// Limits of single events and of events in one request.
     pub limits: Limits,
@@ -179,6 +179,13 @@ pub struct HttpConfig {
 }
 
 impl HttpConfig {
+    /// What the bodies of one of `loops` serving loops may take: never less than one of the largest
+    /// bodies needs packed and unpacked, or it could never be taken.
+    #[must_use]
+    pub fn bodies_share(&self, loops: usize) -> usize {
+        (self.bodies_max_bytes / loops.max(1)).max(self.body_max_bytes.saturating_mul(2))
+    }
+
     /// Whether pages of `origin` may send events, as far as the configuration goes.
     #[must_use]
     pub fn allows_origin(&self, origin: &[u8]) -> bool {

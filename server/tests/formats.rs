@@ -259,6 +259,17 @@ fn a_client_that_goes_away_ends_its_query_and_others_are_told_to_wait() {
     assert_eq!(server.post("/v1/query", "SELECT 1").status, 200);
 }
 
+#[test]
+fn a_packed_query_is_refused_by_the_name_of_its_encoding() {
+    let server = Server::start();
+    for coding in ["gzip", "compress"] {
+        let headers = [("Content-Encoding", coding)];
+        let answer = server.connect().request("POST", "/v1/query", &headers, b"SELECT 1");
+        assert_eq!(answer.status, 415, "{}", answer.text());
+        assert_eq!(answer.error()["code"], "unknown_encoding");
+    }
+}
+
 /// A client that goes away ends its query: on a machine of its own within 200 ms.
 #[test]
 fn a_query_ends_soon_after_its_client_has_closed() {

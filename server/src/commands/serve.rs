@@ -23,14 +23,14 @@ use anyhow::{Context, Result};
 use ringlake_engine::{Engine, Ingest};
 use ringlake_keys::{Keys, Limits};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{LogFormat, Serve};
 use crate::config::Config;
 use crate::http::accept::{self, HANDOVER_MAX, Target};
 use crate::http::tls::{self, Tls};
-use crate::http::{App, keys, serving_loop};
+use crate::http::{App, SMALL_BODIES_BYTES, keys, serving_loop};
 use crate::logging::{self, Repeats};
 use crate::traces::export::{Exporter, LAST_SEND_TIMEOUT};
 use crate::traces::{self, Tracer};
@@ -188,6 +188,7 @@ fn start_loops(
         queries: Default::default(),
         tls,
         turned_away: Default::default(),
+        small_bodies: Semaphore::new(SMALL_BODIES_BYTES),
         tracer,
         control: runtime.handle().clone(),
         stopping: CancellationToken::new(),

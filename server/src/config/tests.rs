@@ -123,6 +123,14 @@ fn a_ratio_is_between_nothing_and_everything() {
     assert!(message.contains("`few`") && message.contains("between 0 and 1"), "{message}");
 }
 
+/// Packed and unpacked: else it would be answered 503 however often it is sent.
+#[test]
+fn every_core_has_room_for_one_of_the_largest_bodies() {
+    let http = HttpConfig::default();
+    assert_eq!(http.bodies_share(2), http.bodies_max_bytes / 2);
+    assert_eq!(http.bodies_share(64), 2 * http.body_max_bytes);
+}
+
 #[test]
 fn an_event_may_not_be_allowed_to_be_larger_than_its_body() {
     let message = error(Some("[http]\nbody_max_bytes = 2048\nevent_max_bytes = 4096\n"), &[]);

@@ -71,6 +71,9 @@ pub enum Problem {
     /// The content encoding is none that we know.
     #[error("content encoding `{0}` is not known; use one of gzip, deflate, zstd, br or identity")]
     UnknownEncoding(String),
+    /// The body has a content encoding, on a route that takes none.
+    #[error("this route takes no content encoding; send the body as it is")]
+    Packed,
     /// The body is not what its content encoding says.
     #[error("the body is not valid {coding}: {reason}")]
     BadEncoding {
@@ -203,7 +206,7 @@ impl Problem {
             Self::Event(error) => (event_status(error.kind), error.kind.code(), None),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", None),
             Self::NeverFits { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", None),
-            Self::UnknownEncoding(_) => {
+            Self::UnknownEncoding(_) | Self::Packed => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown_encoding", None)
             }
             Self::BadEncoding { .. } => (StatusCode::BAD_REQUEST, "bad_encoding", None),

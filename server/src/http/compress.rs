@@ -56,32 +56,33 @@ impl Coding {
         })
     }
 
-    /// The coding with the highest `q`, zstd among equals.
+    /// The coding with the highest `q`, zstd among equals. `*` stands for gzip where that is not named.
     #[must_use]
     pub fn accepted(headers: &HeaderMap) -> Option<Self> {
-        let mut best: Option<(f32, Coding)> = None;
+        let (mut zstd, mut gzip, mut any) = (None, None, None);
         let values =
             headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
         for part in values.flat_map(|value| value.split(',')) {
             let mut words = part.split(';').map(str::trim);
-            let coding = match words.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-                "zstd" => Coding::Zstd,
-                "gzip" | "x-gzip" | "*" => Coding::Gzip,
+            let said = match words.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+                "zstd" => &mut zstd,
+                "gzip" | "x-gzip" => &mut gzip,
+                "*" => &mut any,
                 _ => continue,
             };
             let quality = words
-                .find_map(|word| word.strip_prefix("q="))
-                .map_or(Some(1.0), |q| q.trim().parse::<f32>().ok());
-            let quality = quality.unwrap_or(0.0);
-            let is_better = best.is_none_or(|(highest, known)| {
-                quality > highest
-                    || quality >= highest && (coding, known) == (Coding::Zstd, Coding::Gzip)
-            });
-            if quality > 0.0 && is_better {
-                best = Some((quality, coding));
-            }
+                .find_map(|word| word.strip_prefix("q=").or_else(|| word.strip_prefix("Q=")))
+                .map_or(Some(1.0), |q| q.trim().parse::<f32>().ok())
+                .unwrap_or(0.0);
+            // Said twice, the better one counts.
+            *said = Some(said.map_or(quality, |known: f32| known.max(quality)));
         }
-        best.map(|(_, coding)| coding)
+        let (zstd, gzip) = (zstd.unwrap_or(0.0), gzip.or(any).unwrap_or(0.0));
+        match zstd.max(gzip) {
+            best if best <= 0.0 => None,
+            best if zstd >= best => Some(Self::Zstd),
+            _ => Some(Self::Gzip),
+        }
     }
 }
 
@@ -172,6 +173,9 @@ mod tests {
             ("gzip, zstd;q=0.5", Some(Coding::Gzip)),
             ("*", Some(Coding::Gzip)),
             ("gzip;q=0", None),
+            ("gzip;q=0, *", None),
+            ("gzip;Q=0.5, zstd;q=0", Some(Coding::Gzip)),
+            ("*;q=0.1, zstd;q=0", Some(Coding::Gzip)),
             ("br", None),
             ("", None),
         ] {

@@ -16,7 +16,7 @@ use super::answer::{Reply, empty};
 /// Request headers that a page may set: ours, and those that SDKs set in browsers.
 const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
     "content-type, content-encoding, authorization, x-write-key, x-enable-debug, x-ip-policy, \
-     x-umami-cache, sp-anonymous",
+     x-umami-cache, sp-anonymous, anonymousid",
 );
 /// Answer headers that a page may read, so that it can wait before it tries again.
 const EXPOSED_HEADERS: HeaderValue =

@@ -123,13 +123,18 @@ impl Room {
             Coding::Deflate if is_zlib(body) => self.fill(&mut ZlibDecoder::new(&mut rest), limit),
             Coding::Deflate => self.fill(&mut DeflateDecoder::new(&mut rest), limit),
             Coding::Zstd => zstd_decoder(&mut rest).and_then(|mut it| self.fill(&mut it, limit)),
-            Coding::Brotli => self.fill(&mut brotli_decoder(&mut rest), limit),
+            Coding::Brotli => {
+                let mut decoder = brotli_decoder(&mut rest);
+                let length = self.fill(&mut decoder, limit);
+                // Only a read after the end looks whether its buffer holds more.
+                length.and_then(|length| decoder.read(&mut [0]).map(|_| length))
+            }
         };
         let bad = |reason: String| Problem::BadEncoding { coding: coding.name(), reason };
         let length = unpacked
             .map_err(|error| bad(error.to_string()))?
             .ok_or(Problem::BodyTooLarge { limit })?;
-        if coding == Coding::Deflate && !rest.is_empty() {
+        if matches!(coding, Coding::Deflate | Coding::Brotli) && !rest.is_empty() {
             // The others look for another member there and fail by themselves.
             return Err(bad("there are bytes after its end".into()));
         }
@@ -325,10 +330,17 @@ mod tests {
             (Coding::Gzip, gzip(b"{}")),
             (Coding::Deflate, zlib(b"{}")),
             (Coding::Zstd, zstd(b"{}")),
+            (Coding::Brotli, brotli()),
         ] {
-            packed.extend_from_slice(b"tail");
-            assert!(unpack(coding, &packed, LIMIT).is_err(), "{coding:?}");
+            let end = packed.len();
+            // A few, which the decoder has in its buffer, and more than that holds.
+            for tail in [1, 4, 2 * BROTLI_BUFFER_BYTES] {
+                packed.resize(end + tail, b'x');
+                assert!(unpack(coding, &packed, LIMIT).is_err(), "{coding:?} and {tail} bytes");
+            }
         }
+        // A second stream of events is not dropped without a word.
+        assert!(unpack(Coding::Brotli, &brotli().repeat(2), LIMIT).is_err());
     }
 
     #[test]

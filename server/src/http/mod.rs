@@ -19,6 +19,7 @@ use ringlake_engine::Engine;
 use ringlake_engine::metrics::Histogram;
 use ringlake_keys::{Keys, Limits};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -79,6 +80,8 @@ pub struct App {
     pub tls: Option<tls::Tls>,
     /// Connections closed because their address had enough. Written by the acceptor.
     pub turned_away: AtomicU64,
+    /// Bytes that bodies other than events may still take; see [`SMALL_BODIES_BYTES`].
+    pub small_bodies: Semaphore,
     /// Time from a query's head to its first rows.
     pub queries: Histogram,
     /// Where traces go, when they are on.
@@ -90,6 +93,10 @@ pub struct App {
     /// When the process began to serve.
     pub started: Instant,
 }
+
+/// Bytes of the bodies of queries and other small requests that are being read at a time; above it they
+/// are answered 503. Sixteen of the largest, and as many queries wait for a worker at most.
+pub const SMALL_BODIES_BYTES: usize = 16 << 20;
 
 /// Time that requests in flight get to end after a stop was asked for; the rest of the shutdown
 /// time is the engine's.

@@ -26,7 +26,7 @@ use serde::Deserialize;
 
 use super::answer::{Problem, chain};
 use super::compress::{Coding, Packer};
-use super::{App, access, body};
+use super::{App, access, body, encoding};
 use crate::traces::{Stage, Trace, stage};
 
 /// Longest statement with its parameters.
@@ -159,10 +159,11 @@ fn wanted_format(headers: &HeaderMap) -> Result<Format, Problem> {
     Format::from_accept(&wanted).ok_or(Problem::NotAcceptable)
 }
 
-/// Reads a small body of at most `limit` bytes.
+/// Reads a small body of at most `limit` bytes. All that are being read at a time have
+/// [`SMALL_BODIES_BYTES`](super::SMALL_BODIES_BYTES) together.
 ///
 /// # Errors
-/// As [`body::collect`].
+/// As [`body::collect`], and [`Problem::Packed`] for a body with a content encoding.
 pub async fn read(
     app: &App,
     mut body: Body,
@@ -171,13 +172,20 @@ pub async fn read(
 ) -> Result<Vec<u8>, Problem> {
     let gather = async {
         body::check_length(headers, limit)?;
+        if encoding::of(headers)? != encoding::Coding::Identity {
+            return Err(Problem::Packed);
+        }
         let mut bytes = Vec::new();
+        let mut room = app.small_bodies.try_acquire_many(0).map_err(|_| Problem::Crowded)?;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| Problem::BodyBroken(error.to_string()))?;
             let Ok(piece) = frame.into_data() else { continue };
             if bytes.len() + piece.len() > limit {
                 return Err(Problem::BodyTooLarge { limit });
             }
+            let more = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+            let more = app.small_bodies.try_acquire_many(more).map_err(|_| Problem::Crowded)?;
+            room.merge(more);
             bytes.extend_from_slice(&piece);
         }
         Ok(bytes)

@@ -173,7 +173,7 @@ impl ServingLoop {
             sdk_decoder: RefCell::default(),
             assembly: RefCell::default(),
             unpacked: RefCell::default(),
-            budget: Budget::new(http.bodies_max_bytes / app.loops.len().max(1)),
+            budget: Budget::new(http.bodies_share(app.loops.len())),
             traces: Recorder::new(app.tracer.clone()),
             router: routes::router(Arc::clone(&app)),
             builder,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use futures_util::StreamExt;
 use ringlake_engine::promoted::TableColumns;
 use ringlake_engine::query::QueryRequest;
 use ringlake_engine::query::format::{Encoder, Format};
@@ -44,20 +45,23 @@ struct Wanted {
 pub async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (head, _) = request.into_parts();
     let wanted = wanted(head.uri.query(), access::reader(&head)?)?;
-    app.blocking(move |app| {
-        let mut rows = app.engine.query(wanted.query()).map_err(query::failed)?;
-        let encoder = Encoder::new(Format::Ndjson, rows.schema()).map_err(query::failed)?;
-        let mut batches = Vec::new();
-        while let Some(batch) = rows.blocking_next() {
-            batches.push(batch.map_err(query::failed)?);
-        }
-        let count: usize = batches.iter().map(|batch| batch.num_rows()).sum();
-        if count > ROWS_MAX {
-            return Err(Problem::Malformed(format!(
-                "the answer would have more than {ROWS_MAX} rows; ask for a longer interval or a \
-                 shorter time"
-            )));
-        }
+    let (asked, planning) = (wanted.query(), Arc::clone(&app));
+    let mut rows =
+        planning.blocking(move |app| app.engine.query(asked).map_err(query::failed)).await?;
+    // Here, so that the query ends when the client goes away.
+    let mut batches = Vec::new();
+    while let Some(batch) = rows.next().await {
+        batches.push(batch.map_err(query::failed)?);
+    }
+    let count: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+    if count > ROWS_MAX {
+        return Err(Problem::Malformed(format!(
+            "the answer would have more than {ROWS_MAX} rows; ask for a longer interval or a \
+             shorter time"
+        )));
+    }
+    let encoder = Encoder::new(Format::Ndjson, rows.schema()).map_err(query::failed)?;
+    app.blocking(move |_| {
         let about = json!({ "interval": wanted.interval, "group_by": wanted.group_by });
         let mut body = about.to_string().into_bytes();
         body.pop();
