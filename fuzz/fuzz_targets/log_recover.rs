@@ -88,8 +88,8 @@ fn frames(directory: &Path, log: &Directory) -> Vec<i64> {
 
 /// Starts once more, writes, and reads everything back.
 fn goes_on(directory: &Path, log: &Directory, before: &[i64]) {
-    let again =
-        recover(SHARD, 0, directory, &directory.join("quarantine"), &RealDisk, &mut |_| ()).unwrap();
+    let again = recover(SHARD, 0, directory, &directory.join("quarantine"), &RealDisk, &mut |_| ())
+        .unwrap();
     assert_eq!(again.torn_bytes, 0, "a tail is torn once");
     let next = again.last + 1;
     let disk = Arc::new(RealDisk);
