@@ -101,6 +101,24 @@ fn bodies_that_drip_are_given_up_and_cost_what_has_come() {
 }
 
 #[test]
+fn bodies_of_queries_that_never_end_take_what_they_have_together_and_no_more() {
+    let server = Server::start();
+    let head = b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\n";
+    // All but the last byte of sixteen of the largest: 16 bytes are left of the 16 MiB.
+    let body = vec![b' '; (1 << 20) - 1];
+    let hostile = open(&server, 16, &[&head[..], &body].concat());
+    let sql = "SELECT count(*) AS n FROM events";
+    server.wait_until("all of it has been read", || server.post("/v1/query", sql).status == 503);
+    let refused = server.post("/v1/query", sql);
+    assert_eq!((refused.status, refused.error()["code"].as_str()), (503, Some("overloaded")));
+    assert!(refused.header("retry-after").is_some());
+    // Events have a budget of their own.
+    assert_eq!(server.post("/v1/events", r#"{"event":"good"}"#).status, 202);
+    drop(hostile);
+    server.wait_until("there is room again", || server.post("/v1/query", sql).status == 200);
+}
+
+#[test]
 fn an_address_gets_its_number_of_connections_and_no_more() {
     let server = Server::with(&[("RINGLAKE_HTTP_CONNECTIONS_PER_ADDRESS_MAX", "20")]);
     let mut mine = server.connect();

@@ -195,7 +195,8 @@ fn pages_of_other_origins_may_send() {
         let header = |name: &str| answer.header(name).unwrap_or_default().to_owned();
         assert_eq!(header("access-control-allow-origin"), "https://shop.example", "{path}");
         assert_eq!(header("access-control-allow-credentials"), "true", "{path}");
-        for name in ["content-type", "authorization", "x-write-key", "sp-anonymous"] {
+        let ours = ["content-type", "authorization", "x-write-key", "sp-anonymous", "anonymousid"];
+        for name in ours {
             assert!(header("access-control-allow-headers").contains(name), "{path}: {name}");
         }
     }

@@ -7,11 +7,12 @@
 //! version wrote it.
 //!
 //! A number that was in a frame is not given out again, whatever became of the frame: quarantine tells
-//! which ones it has. Frames that have vanished from the end of a segment, or with a whole one, are
-//! missed because the next segment says where it began.
+//! which ones it has. Frames that have vanished from the end of a segment, or with a whole one between
+//! two others, are missed because the next segment says where it began.
 //!
 //! **Not guaranteed.** A damaged last frame of the last segment cannot be told from one that a crash
-//! has cut short: it is cut off, and its numbers are given out again.
+//! has cut short: it is cut off, and its numbers are given out again. Nor is it noticed here when the
+//! oldest or the newest segment vanishes as a whole.
 //!
 //! **Memory.** One frame at a time, and a damaged segment or stretch as a whole; a summary a segment.
 
@@ -282,8 +283,8 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// The numbers between `last`, the highest one of a segment, and the segment `next`, unless every one
-    /// of them is in the table, void, or told of by a report.
+    /// The numbers between `last`, the highest one of a segment, and the segment `next`, without those that
+    /// the table holds; nothing when each of the others is void or told of by a report.
     fn lost_before(
         &mut self,
         next: Option<&(u64, PathBuf)>,

@@ -1,8 +1,8 @@
 //! Which message ids are stored: read back at the start from the table, the quarantine and the log.
 //!
 //! **Guarantees.** Only ids whose rows are durable are remembered: files that a commit names, batches
-//! that were set aside, and frames of logs that recovery has synced. A file that cannot be read shortens the window and
-//! says so; it keeps no start from succeeding.
+//! that were set aside, and frames of logs that recovery has synced. A file that cannot be read
+//! shortens the window and says so; it keeps no start from succeeding.
 //!
 //! **Not guaranteed.** That a window which holds fewer ids than the table is filled in the exact
 //! order of time: inside a file the rows are in another one, and files may overlap. What is
