@@ -18,7 +18,7 @@ pub const DEFAULT_RING_BYTES: usize = 16 << 20;
 /// Shards that can be configured. Delta keeps a number for each, `verify` a bitmap.
 const SHARDS_MAX: usize = 1_024;
 const _: () = assert!(SHARDS_MAX <= ringlake_dedup::OWNERS_MAX as usize);
-/// Rows of one DuckDB row group: the flush size that measured best by far.
+/// Rows of one DuckDB row group, which is also one of a Parquet file.
 pub const ROW_GROUP_ROWS: usize = 122_880;
 /// Uncompressed size at which a page of a Parquet file ends, in bytes. Whoever reads a column holds
 /// one; DuckDB would make one page of a whole row group's column.
@@ -211,22 +211,17 @@ pub struct DiskConfig {
 /// Bounds of the hot tables.
 #[derive(Debug, Clone)]
 pub struct HotConfig {
-    /// Longest time that a durable event waits before it goes to DuckDB. Default 100 ms: under load a flush
-    /// fills a table in about that time anyway, and ten looks a second cost an idle core nothing to speak of.
+    /// Longest time until the flusher takes a durable event, which then goes to followers. Whoever asks by
+    /// SQL or for a page sees it before. Default 100 ms: ten looks a second cost an idle core nothing to
+    /// speak of.
     pub flush_interval: Duration,
-    /// Rows waiting to be appended at which a flush happens at once. Default 122,880, a row group.
-    /// Events of more than about 130 bytes reach the bound of bytes below first.
-    pub flush_rows: usize,
     /// Bytes of durable batches that may wait for the flusher; above it shards wait, rings fill
-    /// and requests are refused. A flush happens at once when half of them wait. Default 24 MiB:
-    /// with what comes while a flush begins, half of that are about 38,000 events of 420 bytes of
-    /// JSON, so that under load every flush fills one table. With 32 MiB a bulk load took 40 MB more
-    /// and was no faster; with 16 it was a tenth slower, as tables then take two flushes.
+    /// and requests are refused. They are taken at once when half of them wait. Default 24 MiB, some
+    /// 70,000 events of 420 bytes of JSON: what comes while the roller is at a table.
     pub queue_bytes: usize,
-    /// A hot table is rolled at this many rows. Default 32,768. DuckDB moves a flush into an empty
-    /// table and copies it into one that has rows, so a table is best filled by one flush. Rows are
-    /// held twice until they are rolled, as Arrow data and in DuckDB: at 61,440 rows a bulk load
-    /// took 565 MB of memory, with this 440 MB, at the same speed. Compaction joins the files anyway.
+    /// A hot table is rolled at this many rows. Default 32,768. Rows that somebody has asked for are held
+    /// twice until they are rolled, as Arrow data and in DuckDB; with 65,536 a bulk load that nobody looks at
+    /// takes 40 MB more and is no faster. Compaction joins the files anyway.
     pub roll_rows: usize,
     /// A hot table is rolled at this many bytes of Arrow data. Default 96 MiB.
     pub roll_bytes: usize,
@@ -238,7 +233,6 @@ impl Default for HotConfig {
     fn default() -> Self {
         Self {
             flush_interval: Duration::from_millis(100),
-            flush_rows: ROW_GROUP_ROWS,
             queue_bytes: 24 << 20,
             roll_rows: 32_768,
             roll_bytes: 96 << 20,

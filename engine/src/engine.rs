@@ -38,12 +38,16 @@ use crate::query::{Pool, QueryError, QueryRequest, QueryStream};
 use crate::recovery::{Progress, RecoveryStatus};
 use crate::roller::RollerState;
 use crate::shard::ShardState;
-use crate::snapshot::Snapshots;
+use crate::snapshot::{Snapshot, Snapshots};
 use crate::space::Space;
 use crate::status::{Quarantine, Status};
 use crate::visitor::Visitors;
 
 mod start;
+
+/// Longest wait of a reader for events to become visible: what has been passed takes up to 100 ms
+/// beside full load, a roll that the rest waits for some 300.
+const SHOWN_WITHIN: Duration = Duration::from_millis(500);
 
 pub(crate) use start::promote;
 #[cfg(test)]
@@ -158,7 +162,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Runs one query over everything that is visible now. Blocks until a worker has planned it.
+    /// Runs one query over everything that was accepted before the call. Blocks until a worker has
+    /// planned it.
     ///
     /// # Errors
     /// See [`QueryError`].
@@ -167,17 +172,27 @@ impl Engine {
         if !self.is_running() && !self.shared.broken.is_there() {
             return Err(QueryError::NotReady);
         }
-        self.shared.pool.query(request, self.shared.snapshots.load())
+        self.shared.pool.query(request, self.newest())
     }
 
-    /// Reads one page of events, of everything that is visible now. Blocks; not for a worker of an
-    /// async runtime.
+    /// Reads one page of events, of everything that was accepted before the call. Blocks; not for a
+    /// worker of an async runtime.
     ///
     /// # Errors
     /// See [`ListError`].
     pub fn list(&self, request: &ListRequest) -> Result<Page, ListError> {
         self.check_listing()?;
-        self.shared.lister.page(request, &self.shared.snapshots.load())
+        self.shared.lister.page(request, &self.newest())
+    }
+
+    /// What readers see, with every event that was committed to a ring before the call; but those that
+    /// cannot become visible within [`SHOWN_WITHIN`] are left out: rolls fail, or are far behind.
+    fn newest(&self) -> Arc<Snapshot> {
+        // Relaxed: a marker that slips through is answered by its sender's end.
+        if !self.shared.closing.load(Ordering::Relaxed) {
+            self.shared.markers.show_within(SHOWN_WITHIN, &self.shared.queue);
+        }
+        self.shared.snapshots.load()
     }
 
     /// Follows the events that become visible from here on: those of the tenant, type, event and

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::error::Error;
-use crate::hot::{FlusherState, Goal, Marker};
+use crate::hot::{FlusherState, Goal, Marker, Queue};
 use crate::problem::Problem;
 use crate::roller::RollerState;
 use crate::shard::ShardState;
@@ -39,13 +39,7 @@ impl Markers {
     /// # Errors
     /// [`Error::Closed`] when the engine stops, [`Error::Broken`] and [`Error::Stuck`].
     pub fn reach(&self, goal: Goal) -> Result<(), Error> {
-        self.check_stuck(goal)?;
-        let (marker, answer) = Marker::new(goal, self.senders.len());
-        for (sender, shard) in self.senders.iter().zip(self.shards.iter()) {
-            sender.send(Arc::clone(&marker)).map_err(|_| Error::Closed)?;
-            shard.waker.wake();
-        }
-        drop(marker);
+        let answer = self.send(goal)?;
         loop {
             match answer.recv_timeout(STUCK_LOOK) {
                 Ok(()) => return Ok(()),
@@ -55,11 +49,35 @@ impl Markers {
         }
     }
 
+    /// Waits until everything before the call is visible, at most for `limit`. Then, or when it is
+    /// not going to be soon, what has come to the flusher is: at most `limit` more, through `queue`.
+    pub fn show_within(&self, limit: Duration, queue: &Queue) {
+        let shown = match self.send(Goal::Visible) {
+            Ok(answer) => answer.recv_timeout(limit).is_ok(),
+            Err(_) => false,
+        };
+        if !shown {
+            let _ = queue.ask().recv_timeout(limit);
+        }
+    }
+
+    /// Sends a marker through the shards; gives where its answer comes.
+    fn send(&self, goal: Goal) -> Result<Receiver<()>, Error> {
+        self.check_stuck(goal)?;
+        let (marker, answer) = Marker::new(goal, self.senders.len());
+        for (sender, shard) in self.senders.iter().zip(self.shards.iter()) {
+            sender.send(Arc::clone(&marker)).map_err(|_| Error::Closed)?;
+            shard.waker.wake();
+        }
+        Ok(answer)
+    }
+
     /// Nobody waits for what has been failing for long, or for ever.
     fn check_stuck(&self, goal: Goal) -> Result<(), Error> {
         // Relaxed: statistics.
-        let needs_roller =
-            goal == Goal::Rolled || self.flusher.waits_for_roller.load(Ordering::Relaxed);
+        let needs_roller = goal == Goal::Rolled
+            || self.flusher.waits_for_roller.load(Ordering::Relaxed)
+            || self.flusher.unshown.is_there();
         if needs_roller {
             self.check_roller()?;
         }

@@ -82,7 +82,7 @@ impl Totals {
 pub struct Operations {
     /// Writing and syncing one log batch.
     pub log: Histogram,
-    /// One flush into a hot table.
+    /// Bringing to DuckDB what somebody has asked for.
     pub flush: Histogram,
     /// One roll: sorted Parquet, syncs and the Delta commit.
     pub roll: Histogram,

@@ -1,4 +1,4 @@
-//! Batches that DuckDB refused: Arrow files in the quarantine directory that describe themselves.
+//! Batches that cannot be passed on: Arrow files in the quarantine directory that describe themselves.
 //!
 //! **Guarantees.** A file says in its schema's metadata whose numbers it holds and why it was set
 //! aside. [`read`] gives back what was written or refuses: the report beside the file has its
@@ -25,7 +25,7 @@ use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 
 use crate::error::Error;
-use crate::hot::{LogBatch, rows_of};
+use crate::hot::{LogBatch, rows_to_set_aside};
 use crate::log;
 use crate::schema::hot_schema;
 
@@ -64,9 +64,9 @@ pub struct Aside {
 /// # Errors
 /// When the batch does not have the log's schema.
 pub fn encode(node: &str, batch: &LogBatch, reason: &str) -> Result<Vec<u8>, Error> {
-    let rows = rows_of(node, std::slice::from_ref(batch))
+    let rows = rows_to_set_aside(node, batch)
         .map_err(|source| Error::Arrow { action: "encode a quarantine file", source })?;
-    encode_rows(node, batch.shard, (batch.first, batch.last()), reason, &rows)
+    encode_rows(node, batch.shard, (batch.first, batch.last()), reason, &[rows])
 }
 
 fn encode_rows(

@@ -252,7 +252,7 @@ impl Roller {
                 return false;
             }
             let began = Instant::now();
-            let (table, rows, error) = (&*sealed.table.name, sealed.rows, Empty);
+            let (table, rows, error) = (&*sealed.name, sealed.rows, Empty);
             let span = tracing::info_span!(target: WORK, "roll", table, rows, error);
             match self.roll(sealed, &mut files) {
                 Ok(()) => {
@@ -268,7 +268,7 @@ impl Roller {
                     let problem = chain(&error);
                     span.record("error", problem.as_str());
                     if self.state.problem.set(problem.clone()) {
-                        tracing::error!(table = %sealed.table.name, %problem, "a roll failed; the hot table stays and it is tried again");
+                        tracing::error!(table = %sealed.name, %problem, "a roll failed; the hot table stays and it is tried again");
                     }
                 }
             }
@@ -325,7 +325,7 @@ impl Roller {
         self.bound_pinned(sealed);
         self.table.upkeep();
         tracing::info!(
-            table = %sealed.table.name,
+            table = %sealed.name,
             rows = sealed.rows,
             files = files.len(),
             version = self.table.version(),
@@ -344,7 +344,7 @@ impl Roller {
         self.snapshots.update(|old| Snapshot {
             version,
             files: Arc::clone(&files),
-            hot: old.hot.iter().filter(|hot| hot.name != sealed.table.name).cloned().collect(),
+            hot: old.hot.iter().filter(|hot| hot.name != sealed.name).cloned().collect(),
             columns: Arc::clone(&old.columns),
         });
         // Relaxed: statistics.
@@ -373,11 +373,11 @@ impl Roller {
             self.pool.stop_older(rolled.version);
             pinned -= rolled.bytes;
         }
-        self.rolled.push_back(Rolled {
-            table: Arc::downgrade(&sealed.table),
+        self.rolled.extend(sealed.table.as_ref().map(|table| Rolled {
+            table: Arc::downgrade(table),
             bytes: sealed.bytes,
             version: self.table.version(),
-        });
+        }));
     }
 
     fn committed(&self, shard: u32) -> i64 {
@@ -385,14 +385,14 @@ impl Roller {
     }
 }
 
-/// The last check before the commit: the files hold as many rows as were appended.
+/// The last check before the commit: the files hold as many rows as were passed.
 fn check_rows(files: &[NewFile], sealed: &Sealed) -> Result<(), Error> {
     let rows: u64 = files.iter().map(|file| file.rows).sum();
     if rows == sealed.rows as u64 {
         return Ok(());
     }
     Err(Error::Format {
-        path: sealed.table.name.clone().into(),
+        path: sealed.name.clone().into(),
         problem: format!("has {} rows, its Parquet files have {rows}", sealed.rows),
     })
 }

@@ -88,6 +88,8 @@ pub struct HotStatus {
     pub rows: usize,
     /// Bytes of durable batches that wait for the flusher.
     pub queue_bytes: usize,
+    /// Times that DuckDB has refused rows, which were then rolled to be seen.
+    pub refused: u64,
 }
 
 /// Room for what is accepted, as it was found last, and the limits at which events are refused.
@@ -199,7 +201,7 @@ pub struct RetentionStatus {
 pub struct Quarantine {
     /// Stretches of damaged log.
     pub stretches: u64,
-    /// Batches that DuckDB refused.
+    /// Batches that the table cannot take.
     pub batches: u64,
     /// Rows in those batches.
     pub rows: u64,
@@ -253,6 +255,7 @@ impl Status {
                 tables: snapshot.hot.len(),
                 rows: shared.flusher.hot_rows.load(Ordering::Relaxed),
                 queue_bytes: shared.queue.waiting().bytes,
+                refused: shared.flusher.refused.load(Ordering::Relaxed),
             },
             queries: QueryStatus { running: shared.pool.running(), waiting: shared.pool.waiting() },
             space: SpaceStatus { log, lake, log_max_bytes: shared.space.log_max_bytes() },

@@ -175,7 +175,7 @@ fn a_start_replays_before_it_joins_files() {
     stop(&engine, ingests);
     let mut eager = config(scratch.path());
     eager.compaction.interval = Duration::from_millis(1);
-    (eager.hot.flush_rows, eager.hot.roll_rows) = (160, 400);
+    eager.hot.roll_rows = 400;
     let (engine, ingests) = Engine::open(eager).unwrap();
     loop {
         let commits = engine.status().compaction.commits;

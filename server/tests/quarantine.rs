@@ -21,7 +21,7 @@ mod support;
 const EVENTS: i64 = 10;
 
 /// A data directory whose table has passed ten numbers of shard 0 without holding them, as after a
-/// batch that DuckDB refused; the file in quarantine that holds them; and one with damaged bytes.
+/// batch that the table could not take; the file in quarantine that holds them; and one with damaged bytes.
 fn with_a_batch_aside() -> (tempfile::TempDir, PathBuf, PathBuf, PathBuf) {
     let scratch = tempfile::tempdir().unwrap();
     let data = scratch.path().join("data");

@@ -35,7 +35,7 @@ use crate::erase::Erasures;
 use crate::error::{Error, chain};
 use crate::hot::{
     Database, Flusher, FlusherState, HotAppender, Marker, Overflow, Passing, Queue, Receiving,
-    Sealed, queue,
+    Sealed, WARM, queue,
 };
 use crate::ingest::{Bar, Gate, Ingest};
 use crate::lake::{Checked, Location, Table};
@@ -164,18 +164,19 @@ impl Engine {
     ) -> Result<(), Error> {
         let shared = &self.shared;
         let flusher = Flusher {
+            appender: hot.appender,
             passing: Passing {
-                appender: hot.appender,
                 promoter,
                 node: self.node().to_owned(),
                 disk: Arc::clone(shared.directory.disk()),
                 quarantine: shared.directory.quarantine(),
                 state: Arc::clone(&shared.flusher),
                 tail: Arc::clone(&shared.tail),
-                pool: Arc::clone(&shared.pool),
             },
             config: shared.config.hot.clone(),
+            warm: WARM,
             messages: receiving.messages,
+            asks: receiving.asks,
             wakes: receiving.wakes,
             budget: receiving.budget,
             roller,

@@ -19,6 +19,9 @@ use crate::schema::{day_of, hot_schema, log_schema};
 /// Where `received_at` stands in a logged row.
 const RECEIVED_AT: usize = 7;
 
+/// The days that are partitions: the years 0 to 9999, which is what other readers understand.
+const DAYS: std::ops::RangeInclusive<i32> = -719_528..=2_932_896;
+
 /// Logged rows are joined until there are this many: DuckDB takes them in vectors of 2,048, and
 /// group commit makes batches of a few.
 const JOINED_ROWS_MIN: usize = 2_048;
@@ -27,7 +30,8 @@ const JOINED_ROWS_MIN: usize = 2_048;
 /// filled in and without promoted columns. Large batches keep their buffers, small ones are joined.
 ///
 /// # Errors
-/// When the batches do not have the log's schema.
+/// When the batches do not have the log's schema, or an event was received on a day that is no
+/// partition.
 pub fn rows_of(node: &str, batches: &[LogBatch]) -> Result<Vec<RecordBatch>, ArrowError> {
     let mut rows = Vec::new();
     let mut rest = batches;
@@ -38,13 +42,25 @@ pub fn rows_of(node: &str, batches: &[LogBatch]) -> Result<Vec<RecordBatch>, Arr
             joined >= JOINED_ROWS_MIN
         });
         let (group, left) = rest.split_at(enough.map_or(rest.len(), |last| last + 1));
-        rows.push(joined_rows(node, group)?);
+        rows.push(joined_rows(node, group, &DAYS)?);
         rest = left;
     }
     Ok(rows)
 }
 
-fn joined_rows(node: &str, batches: &[LogBatch]) -> Result<RecordBatch, ArrowError> {
+/// The same of a batch whose events may have been received on any day.
+///
+/// # Errors
+/// When the batch does not have the log's schema.
+pub(crate) fn rows_to_set_aside(node: &str, batch: &LogBatch) -> Result<RecordBatch, ArrowError> {
+    joined_rows(node, std::slice::from_ref(batch), &(i32::MIN..=i32::MAX))
+}
+
+fn joined_rows(
+    node: &str,
+    batches: &[LogBatch],
+    days: &std::ops::RangeInclusive<i32>,
+) -> Result<RecordBatch, ArrowError> {
     let logged = match batches {
         [batch] => batch.batch.clone(),
         many => concat_batches(&log_schema(), many.iter().map(|batch| &batch.batch))?,
@@ -62,9 +78,9 @@ fn joined_rows(node: &str, batches: &[LogBatch]) -> Result<RecordBatch, ArrowErr
     let dates: Vec<i32> = received
         .values()
         .iter()
-        .map(|micros| day_of(*micros))
-        .collect::<Result<_, _>>()
-        .map_err(|_| ArrowError::CastError("received_at is out of range".into()))?;
+        .map(|micros| day_of(*micros).ok().filter(|day| days.contains(day)))
+        .collect::<Option<_>>()
+        .ok_or_else(|| ArrowError::CastError("received_at is not in the years 0 to 9999".into()))?;
 
     let nodes: StringArray = std::iter::repeat_n(Some(node), rows).collect();
     let mut columns: Vec<ArrayRef> = vec![

@@ -1,9 +1,16 @@
 //! The flusher thread.
 //!
+//! **Guarantees.** DuckDB gets the rows of a table when somebody asks for them, all that have come
+//! until then, and for a second more those that come next: who looks often finds most of it done.
+//! Ingestion that nobody looks at costs DuckDB nothing.
+//!
 //! **Limits.** A table is sealed when the roller takes it, not before: one table is being rolled,
 //! one is open. An open table that has reached its limit waits for the roller, the queue fills, and
 //! events are refused. A table that is only old, or whose roll somebody wants, goes on taking rows
 //! while it waits.
+//!
+//! **Failure.** Rows that DuckDB refuses, be it for lack of memory, are rolled at once: the files
+//! show them to whoever asked. Nothing waits for DuckDB but those who want to see something.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,8 +20,9 @@ use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use super::pass::Passing;
-use super::queue::{Budget, FLUSH_ROWS_MAX, Goal, Marker};
-use super::{LogBatch, Message};
+use super::queue::{Budget, Goal, Marker};
+use super::rows::Rows;
+use super::{HotAppender, LogBatch, Message, Refused};
 use crate::config::HotConfig;
 use crate::metrics::Operations;
 use crate::problem::Problem;
@@ -24,13 +32,17 @@ use crate::space::Space;
 
 /// How often a flusher that waits for the roller looks whether the engine stops.
 const STOP_LOOK: Duration = Duration::from_millis(50);
+/// For so long after somebody has asked DuckDB gets what comes without being asked.
+pub(crate) const WARM: Duration = Duration::from_secs(1);
 /// A roll that somebody waits for and that could not begin is tried again this soon.
 const CALLERS_LOOK: Duration = Duration::from_secs(1);
 
 /// A hot table that takes no more rows.
 #[derive(Debug)]
 pub(crate) struct Sealed {
-    pub table: Arc<HotTable>,
+    pub name: String,
+    /// DuckDB's part of it, if there is one.
+    pub table: Option<Arc<HotTable>>,
     /// What is in it.
     pub batches: Vec<RecordBatch>,
     pub rows: usize,
@@ -54,10 +66,15 @@ pub(crate) struct FlusherState {
     /// The open table is full and waits for the roller: nothing more becomes visible. Written by
     /// the flusher.
     pub waits_for_roller: AtomicBool,
+    /// Times that DuckDB has refused rows.
+    pub refused: AtomicU64,
     /// Set to make it end: what is not in a table yet is in the log.
     pub stop: AtomicBool,
-    /// Why appends fail, while they do. Written by the flusher.
+    /// Why nothing can be passed on, while it cannot. Written by the flusher.
     pub problem: Problem,
+    /// Why DuckDB does not take rows, while it does not: only the files show them then. Written by
+    /// the flusher.
+    pub unshown: Problem,
 }
 
 /// The engine stops; what was at hand stays in the log.
@@ -76,9 +93,13 @@ impl FlusherState {
 /// The flusher thread's belongings.
 #[derive(Debug)]
 pub(crate) struct Flusher {
+    pub appender: HotAppender,
     pub passing: Passing,
     pub config: HotConfig,
+    /// [`WARM`].
+    pub warm: Duration,
     pub messages: Receiver<Message>,
+    pub asks: Receiver<Sender<()>>,
     pub wakes: Receiver<()>,
     pub budget: Arc<Budget>,
     pub roller: Sender<Sealed>,
@@ -95,22 +116,30 @@ pub(crate) struct Flusher {
 #[derive(Debug)]
 struct Open {
     number: u64,
-    table: Arc<HotTable>,
-    /// What was appended to it: a roll writes them, and so need not read the table.
-    batches: Vec<RecordBatch>,
-    rows: usize,
+    rows: Rows,
+    count: usize,
     bytes: usize,
     first_row: Option<Instant>,
+}
+
+impl Open {
+    fn new(number: u64, table: Option<Arc<HotTable>>) -> Self {
+        Self { number, rows: Rows::new(table), count: 0, bytes: 0, first_row: None }
+    }
 }
 
 /// What the flusher is at.
 #[derive(Debug)]
 struct Work {
     open: Open,
+    /// The rows that the roller is at: until the files show them, this thread does.
+    sealed: Option<Rows>,
     /// The highest number of each shard that has been passed.
     sequences: Vec<(u32, i64)>,
     pending: Pending,
-    /// Callers that want everything before them in the table.
+    /// When somebody last asked for what there is.
+    asked: Option<Instant>,
+    /// Callers that want everything before them in the table, or whom only the table can show it.
     rolls: Vec<Arc<Marker>>,
 }
 
@@ -128,17 +157,16 @@ impl Pending {
         self.batches.push(batch);
     }
 
-    /// As many whole batches as one flush may carry.
-    fn take(&mut self, flush_rows: usize) -> Vec<LogBatch> {
+    /// Whole batches, until they have `enough` rows.
+    fn take(&mut self, enough: usize) -> Vec<LogBatch> {
         let mut rows = 0;
         let mut count = 0;
         for batch in &self.batches {
-            let next = batch.batch.num_rows();
-            if count > 0 && (rows >= flush_rows || rows + next > FLUSH_ROWS_MAX) {
+            rows += batch.batch.num_rows();
+            count += 1;
+            if rows >= enough {
                 break;
             }
-            rows += next;
-            count += 1;
         }
         let taken: Vec<LogBatch> = self.batches.drain(..count).collect();
         self.rows -= rows;
@@ -152,24 +180,16 @@ impl Pending {
 enum Received {
     /// All that waited.
     Everything,
-    /// Enough for a flush; more may wait.
-    AFlush,
+    /// Enough for a table; more may wait.
+    ATable,
 }
 
 impl Flusher {
     /// Runs until it is told to stop, or nobody can send anything any more. `first` is the table
     /// that the first snapshot already names, and `sequences` how far the lake holds each shard.
     pub(crate) fn run(mut self, first: Arc<HotTable>, sequences: Vec<(u32, i64)>) {
-        let open = Open {
-            number: 1,
-            table: first,
-            batches: Vec::new(),
-            rows: 0,
-            bytes: 0,
-            first_row: None,
-        };
-        let (pending, rolls) = (Pending::default(), Vec::new());
-        let mut work = Work { open, sequences, pending, rolls };
+        let (open, pending, rolls) = (Open::new(1, Some(first)), Pending::default(), Vec::new());
+        let mut work = Work { open, sealed: None, sequences, pending, asked: None, rolls };
         // A table must not grow old unseen where flushes are configured to be rare.
         let turn = self.config.flush_interval.min(self.config.roll_age);
         loop {
@@ -188,8 +208,13 @@ impl Flusher {
         loop {
             self.state.check()?;
             let received = self.receive(work)?;
-            self.flush_all(work)?;
+            self.pass_all(work)?;
+            self.forget_rolled(work);
             self.drop_unused();
+            self.answer_asks(work);
+            if work.asked.is_some_and(|asked| asked.elapsed() < self.warm) {
+                self.show(work);
+            }
             self.roll_if_due(work);
             if received == Received::Everything {
                 return Ok(());
@@ -197,16 +222,16 @@ impl Flusher {
         }
     }
 
-    /// Takes what waits, as much as one flush may carry.
+    /// Takes what waits, as much as fills a table.
     fn receive(&mut self, work: &mut Work) -> Result<Received, Stopped> {
-        while work.pending.rows < self.config.flush_rows
+        while work.pending.rows < self.config.roll_rows
             && work.pending.bytes < self.budget.now(self.config.queue_bytes) / 2
         {
             match self.messages.try_recv() {
                 Ok(Message::Batch(batch)) => work.pending.push(batch),
                 Ok(Message::Marker(marker)) => {
                     if marker.arrive() {
-                        self.flush_all(work)?;
+                        self.pass_all(work)?;
                         self.reach(marker, work);
                     }
                 }
@@ -214,33 +239,33 @@ impl Flusher {
                 Err(TryRecvError::Disconnected) => return Err(Stopped),
             }
         }
-        Ok(Received::AFlush)
+        Ok(Received::ATable)
     }
 
     /// Passes everything that waits.
-    fn flush_all(&mut self, work: &mut Work) -> Result<(), Stopped> {
+    fn pass_all(&mut self, work: &mut Work) -> Result<(), Stopped> {
         while work.pending.rows > 0 {
             self.state.check()?;
-            self.flush(work)?;
-            let full = work.open.rows >= self.budget.now(self.config.roll_rows)
+            self.pass(work)?;
+            let full = work.open.count >= self.budget.now(self.config.roll_rows)
                 || work.open.bytes >= self.config.roll_bytes;
             if full {
-                self.wait_for_roller()?;
+                self.wait_for_roller(work)?;
                 self.seal(work);
             }
         }
         Ok(())
     }
 
-    /// Passes whole batches, as many as one flush may carry.
-    fn flush(&mut self, work: &mut Work) -> Result<(), Stopped> {
-        let batches = work.pending.take(self.config.flush_rows);
+    /// Passes whole batches, until the open table is full.
+    fn pass(&mut self, work: &mut Work) -> Result<(), Stopped> {
+        let room = self.budget.now(self.config.roll_rows).saturating_sub(work.open.count);
+        let batches = work.pending.take(room);
         let began = Instant::now();
-        let appended = self.passing.pass(&batches, &work.open.table.name)?;
-        let rows = appended.iter().map(RecordBatch::num_rows).sum();
-        self.operations.flush.observe(began.elapsed());
+        let passed = self.passing.pass(&batches)?;
+        let count = passed.iter().map(RecordBatch::num_rows).sum();
         // Relaxed: statistics.
-        self.state.hot_rows.fetch_add(rows, Ordering::Relaxed);
+        self.state.hot_rows.fetch_add(count, Ordering::Relaxed);
         for batch in &batches {
             match work.sequences.iter_mut().find(|(shard, _)| *shard == batch.shard) {
                 Some((_, last)) => *last = batch.last(),
@@ -248,20 +273,59 @@ impl Flusher {
             }
         }
         let open = &mut work.open;
-        open.batches.extend(appended);
-        open.rows += rows;
+        open.rows.batches.extend(passed);
+        open.count += count;
         open.bytes += batches.iter().map(|batch| batch.bytes).sum::<usize>();
         open.first_row.get_or_insert(began);
         self.budget.release(&batches);
         Ok(())
     }
 
+    /// Brings to DuckDB whatever has been passed. False when it refuses.
+    fn show(&mut self, work: &mut Work) -> bool {
+        self.forget_rolled(work);
+        let mut unshown = work
+            .sealed
+            .iter_mut()
+            .chain([&mut work.open.rows])
+            .filter(|rows| !rows.are_shown())
+            .peekable();
+        if unshown.peek().is_none() {
+            return true;
+        }
+        let began = Instant::now();
+        let shown = unshown.try_for_each(|rows| rows.show(&mut self.appender));
+        self.operations.flush.observe(began.elapsed());
+        match shown {
+            Ok(()) => {
+                if self.state.unshown.clear() {
+                    tracing::info!("the hot table takes rows again");
+                }
+                true
+            }
+            Err(Refused { reason, is_lack }) => {
+                // Relaxed: statistics.
+                self.state.refused.fetch_add(1, Ordering::Relaxed);
+                if self.state.unshown.set(reason.clone()) {
+                    tracing::warn!(
+                        reason,
+                        is_lack,
+                        "the hot table takes no rows; they are rolled to be seen"
+                    );
+                }
+                false
+            }
+        }
+    }
+
     /// Backpressure: nothing is taken from the queue until the table before has been rolled.
-    fn wait_for_roller(&self) -> Result<(), Stopped> {
+    fn wait_for_roller(&mut self, work: &mut Work) -> Result<(), Stopped> {
         while self.rolling.is_busy() {
             self.state.check()?;
             // Relaxed: statistics.
             self.state.waits_for_roller.store(true, Ordering::Relaxed);
+            // Whoever wants to see what is in the queue as well does not wait for ever.
+            self.answer_asks(work);
             // The roller wakes us. What else may wake us is looked at afterwards anyway.
             let _ = self.wakes.recv_timeout(STOP_LOOK);
         }
@@ -291,17 +355,32 @@ impl Flusher {
 
     /// Hands the open table to the roller, which is idle, and opens the next one.
     fn seal(&mut self, work: &mut Work) {
-        let open = &mut work.open;
-        let number = open.number + 1;
-        let name = format!("hot_{number}");
-        if let Err(error) = self.passing.appender.create(&name) {
-            if self.state.problem.set(format!("cannot open a new hot table: {error}")) {
-                tracing::error!(%error, "cannot open a new hot table; the old one grows");
+        let number = work.open.number + 1;
+        let next = Open::new(number, self.create(hot_table(number)));
+        let full = std::mem::replace(&mut work.open, next);
+        let sealed = Sealed {
+            name: hot_table(full.number),
+            table: full.rows.table.clone(),
+            batches: full.rows.batches.clone(),
+            rows: full.count,
+            bytes: full.bytes,
+            sequences: work.sequences.clone(),
+            markers: std::mem::take(&mut work.rolls),
+        };
+        work.sealed = Some(full.rows);
+        self.rolling.begin();
+        // The roller ends before the flusher only at shutdown, and then the log brings these rows
+        // back. Markers that are dropped with them tell their callers.
+        let _ = self.roller.send(sealed);
+    }
+
+    /// A new table that readers know of, if DuckDB can make one.
+    fn create(&mut self, name: String) -> Option<Arc<HotTable>> {
+        if let Err(error) = self.appender.create(&name) {
+            if self.state.unshown.set(format!("cannot open a new hot table: {error}")) {
+                tracing::error!(%error, "cannot open a new hot table; its rows are rolled to be seen");
             }
-            self.passing.pool.make_room();
-            // Look again after another round of the age limit.
-            open.first_row = Some(Instant::now());
-            return;
+            return None;
         }
         let table = Arc::new(HotTable::new(name, self.unused_sender.clone()));
         self.snapshots.update(|old| {
@@ -314,29 +393,35 @@ impl Flusher {
                 columns: Arc::clone(&old.columns),
             }
         });
-        let next = Open { number, table, batches: Vec::new(), rows: 0, bytes: 0, first_row: None };
-        let full = std::mem::replace(open, next);
-        let sealed = Sealed {
-            table: full.table,
-            batches: full.batches,
-            rows: full.rows,
-            bytes: full.bytes,
-            sequences: work.sequences.clone(),
-            markers: std::mem::take(&mut work.rolls),
-        };
-        self.rolling.begin();
-        // The roller ends before the flusher only at shutdown, and then the log brings these rows
-        // back. Markers that are dropped with them tell their callers.
-        let _ = self.roller.send(sealed);
+        Some(table)
     }
 
     fn reach(&mut self, marker: Arc<Marker>, work: &mut Work) {
+        if marker.goal == Goal::Visible {
+            work.asked = Some(Instant::now());
+        }
         match marker.goal {
-            Goal::Visible => marker.answer(),
-            Goal::Rolled => {
+            Goal::Visible if self.show(work) => marker.answer(),
+            Goal::Visible | Goal::Rolled => {
                 work.rolls.push(marker);
                 self.roll_if_due(work);
             }
+        }
+    }
+
+    /// Shows what has been passed to those who want no more.
+    fn answer_asks(&mut self, work: &mut Work) {
+        while let Ok(ask) = self.asks.try_recv() {
+            work.asked = Some(Instant::now());
+            self.show(work);
+            let _ = ask.try_send(());
+        }
+    }
+
+    /// The files show by now what the roller has been at.
+    fn forget_rolled(&self, work: &mut Work) {
+        if !self.rolling.is_busy() {
+            work.sealed = None;
         }
     }
 
@@ -344,11 +429,16 @@ impl Flusher {
     fn drop_unused(&self) {
         for _ in 0..self.unused.len() {
             let Ok(name) = self.unused.try_recv() else { return };
-            if let Err(error) = self.passing.appender.drop_table(&name) {
+            if let Err(error) = self.appender.drop_table(&name) {
                 tracing::warn!(name, %error, "a rolled hot table cannot be dropped now");
                 // Both ends are this thread's.
                 let _ = self.unused_sender.send(name);
             }
         }
     }
+}
+
+/// The name of the hot table with this number.
+fn hot_table(number: u64) -> String {
+    format!("hot_{number}")
 }

@@ -120,6 +120,8 @@ pub(crate) enum Message {
 pub(crate) struct Queue {
     /// Bounded by the budget: a channel's own bound could not be lifted.
     sender: Sender<Message>,
+    /// Holds at most one a reader.
+    asks: Sender<Sender<()>>,
     wake: Wake,
     budget: Arc<Budget>,
 }
@@ -140,6 +142,8 @@ impl Wake {
 #[derive(Debug)]
 pub(crate) struct Receiving {
     pub messages: Receiver<Message>,
+    /// Who wants to see what has been passed, and nothing more.
+    pub asks: Receiver<Sender<()>>,
     /// Something came when the flusher has to look before its next turn.
     pub wakes: Receiver<()>,
     pub budget: Arc<Budget>,
@@ -162,6 +166,7 @@ impl fmt::Debug for Overflow {
 /// A queue that holds at most `bytes_max` bytes of batches.
 pub(crate) fn queue(bytes_max: usize, overflow: Overflow) -> (Queue, Receiving) {
     let (sender, messages) = unbounded();
+    let (asks_sender, asks) = unbounded();
     // One is enough: a flusher that has been woken looks at everything.
     let (wake, wakes) = bounded(1);
     let budget = Arc::new(Budget {
@@ -171,8 +176,8 @@ pub(crate) fn queue(bytes_max: usize, overflow: Overflow) -> (Queue, Receiving) 
         freed: Condvar::new(),
         overflow,
     });
-    let queue = Queue { sender, wake: Wake(wake), budget: Arc::clone(&budget) };
-    (queue, Receiving { messages, wakes, budget })
+    let queue = Queue { sender, asks: asks_sender, wake: Wake(wake), budget: Arc::clone(&budget) };
+    (queue, Receiving { messages, asks, wakes, budget })
 }
 
 impl Queue {
@@ -219,6 +224,15 @@ impl Queue {
     pub(crate) fn send_message(&self, message: Message) {
         let _ = self.sender.send(message);
         self.wake();
+    }
+
+    /// Asks for what has been passed, whatever waits here; the answer comes when DuckDB has it or
+    /// refuses it.
+    pub(crate) fn ask(&self) -> Receiver<()> {
+        let (reply, answer) = bounded(1);
+        let _ = self.asks.send(reply);
+        self.wake();
+        answer
     }
 
     /// Lets every sender through from now on: the flusher is about to end.

@@ -1,4 +1,4 @@
-//! The flusher against a DuckDB that refuses rows.
+//! What the flusher passes on, what DuckDB gets of it, and when.
 
 #![allow(clippy::unwrap_used, reason = "a failed test should panic")]
 
@@ -7,18 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use arrow::array::{RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::concat_batches;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use ringlake_disk::RealDisk;
 use ringlake_event::{Decoder, Limits, Mode, Record, Request, Source, Tenant, record_bound};
 
 use super::*;
-use crate::config::{DuckDbConfig, HotConfig, QueryConfig};
+use crate::config::{DuckDbConfig, HotConfig};
 use crate::ingest::{Bar, Gate};
 use crate::listing::Tail;
 use crate::log::quarantined_ranges;
 use crate::promoted::Promoter;
-use crate::query::Pool;
 use crate::roller::RollerState;
 use crate::shard::BatchBuilder;
 use crate::snapshot::{HotTable, Snapshot, Snapshots};
@@ -65,6 +65,8 @@ struct Bench {
     state: Arc<FlusherState>,
     flusher: Flusher,
     table: Arc<HotTable>,
+    /// Looks into DuckDB's tables.
+    looker: HotAppender,
 }
 
 /// The same while the flusher runs.
@@ -74,13 +76,14 @@ struct Running {
     rolling: Arc<RollerState>,
     state: Arc<FlusherState>,
     thread: std::thread::JoinHandle<()>,
+    looker: HotAppender,
 }
 
 impl Bench {
     fn run(self) -> Running {
-        let Self { queue, rolls, rolling, state, flusher, table } = self;
+        let Self { queue, rolls, rolling, state, flusher, table, looker } = self;
         let thread = std::thread::spawn(move || flusher.run(table, vec![(0, 0)]));
-        Running { queue, rolls, rolling, state, thread }
+        Running { queue, rolls, rolling, state, thread, looker }
     }
 }
 
@@ -90,6 +93,23 @@ impl Running {
         let (marker, answer) = Marker::new(Goal::Visible, 1);
         self.queue.send_message(Message::Marker(marker));
         answer
+    }
+
+    fn roll(&self) -> Receiver<()> {
+        let (marker, answer) = Marker::new(Goal::Rolled, 1);
+        self.queue.send_message(Message::Marker(marker));
+        answer
+    }
+
+    /// Waits until the flusher has passed `rows` that are not in the lake.
+    fn wait_passed(&self, rows: usize) {
+        let until = Instant::now() + PATIENCE;
+        // Relaxed: statistics.
+        while self.state.hot_rows.load(Ordering::Relaxed) < rows {
+            assert!(Instant::now() < until, "the flusher takes them");
+            self.queue.wake();
+            std::thread::yield_now();
+        }
     }
 
     fn stop(self) {
@@ -127,18 +147,19 @@ fn bench_with(duckdb: &DuckDbConfig, scratch: &Path, with_table: bool, config: H
         scratch.to_owned(),
     );
     let flusher = Flusher {
+        appender: HotAppender::new(&database, Arc::default()).unwrap(),
         passing: Passing {
-            appender: HotAppender::new(&database, Arc::default()).unwrap(),
             promoter: Promoter::default(),
             node: "0123456789ab".into(),
             disk: Arc::new(RealDisk),
             quarantine: scratch.join("quarantine"),
             tail: Arc::new(Tail::new(Arc::default())),
             state: Arc::clone(&state),
-            pool: Arc::new(pool(database)),
         },
         config,
+        warm: Duration::ZERO,
         messages: receiving.messages,
+        asks: receiving.asks,
         wakes: receiving.wakes,
         budget: receiving.budget,
         roller,
@@ -151,14 +172,10 @@ fn bench_with(duckdb: &DuckDbConfig, scratch: &Path, with_table: bool, config: H
         state: Arc::clone(&state),
     };
     if with_table {
-        flusher.passing.appender.create("hot_1").unwrap();
+        flusher.appender.create("hot_1").unwrap();
     }
-    Bench { queue, rolls, rolling, state, flusher, table }
-}
-
-/// Nobody asks it anything here.
-fn pool(database: Database) -> Pool {
-    Pool::start(QueryConfig::default(), Arc::default(), move || database.connect()).unwrap()
+    let looker = HotAppender::new(&database, Arc::default()).unwrap();
+    Bench { queue, rolls, rolling, state, flusher, table, looker }
 }
 
 /// Nothing but what a test sends makes the flusher move.
@@ -169,11 +186,10 @@ fn still() -> HotConfig {
 /// Runs a flusher over `batches` and a marker that asks for a roll; gives what the roller gets.
 fn flush(scratch: &Path, with_table: bool, batches: Vec<LogBatch>) -> Sealed {
     let running = bench(scratch, with_table, still()).run();
-    let (marker, _answer) = Marker::new(Goal::Rolled, 1);
     for batch in batches {
         running.queue.send(batch);
     }
-    running.queue.send_message(Message::Marker(marker));
+    let _answer = running.roll();
     let sealed = running.rolls.recv_timeout(PATIENCE).unwrap();
     assert_eq!(sealed.markers.len(), 1);
     running.stop();
@@ -189,25 +205,118 @@ fn a_sealed_table_says_how_far_it_holds_each_shard() {
     assert_eq!(sealed.sequences, [(0, 12), (1, 5)]);
 }
 
-/// Rule 8: a batch is passed only when it is in a table or its quarantine file is synced. DuckDB
-/// refuses every append here, because the table is not there.
+/// A roll needs no DuckDB, so ingestion that nobody looks at leaves it alone.
 #[test]
-fn batches_that_cannot_be_appended_are_set_aside_and_then_passed() {
+fn duckdb_gets_rows_when_somebody_asks_and_then_all_of_them() {
     let scratch = tempfile::tempdir().unwrap();
-    let sealed = flush(scratch.path(), false, vec![batch(0, 1, 10), batch(0, 11, 4)]);
-    assert_eq!((sealed.rows, sealed.sequences.as_slice()), (0, [(0, 14)].as_slice()));
+    let running = bench(scratch.path(), true, still()).run();
+    running.queue.send(batch(0, 1, 5));
+    running.queue.send(batch(1, 1, 6));
+    running.wait_passed(11);
+    assert_eq!(running.looker.count("hot_1").unwrap(), 0);
+    running.mark().recv_timeout(PATIENCE).unwrap();
+    assert_eq!(running.looker.count("hot_1").unwrap(), 11);
+
+    // What the roller is at is shown as well, as long as the files do not show it.
+    running.queue.send(batch(0, 6, 7));
+    let _answer = running.roll();
+    assert_eq!(running.rolls.recv_timeout(PATIENCE).unwrap().rows, 18);
+    running.queue.send(batch(0, 13, 2));
+    running.wait_passed(20);
+    let rows = |table| running.looker.count(table).unwrap();
+    assert_eq!((rows("hot_1"), rows("hot_2")), (11, 0));
+    running.mark().recv_timeout(PATIENCE).unwrap();
+    assert_eq!((rows("hot_1"), rows("hot_2")), (18, 2));
+    running.mark().recv_timeout(PATIENCE).unwrap();
+    assert_eq!((rows("hot_1"), rows("hot_2")), (18, 2), "nothing comes twice");
+    running.stop();
+}
+
+#[test]
+fn who_looks_often_finds_it_done() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut bench = bench(scratch.path(), true, still());
+    bench.flusher.warm = Duration::from_secs(3_600);
+    let running = bench.run();
+    running.queue.send(batch(0, 1, 5));
+    running.wait_passed(5);
+    assert_eq!(running.looker.count("hot_1").unwrap(), 0);
+    running.mark().recv_timeout(PATIENCE).unwrap();
+    running.queue.send(batch(0, 6, 4));
+    let until = Instant::now() + PATIENCE;
+    while running.looker.count("hot_1").unwrap() < 9 {
+        assert!(Instant::now() < until, "it is shown without another question");
+        running.queue.wake();
+        std::thread::yield_now();
+    }
+    running.stop();
+}
+
+/// DuckDB refuses every append here, because the table is not there.
+#[test]
+fn rows_that_duckdb_refuses_are_rolled_for_those_who_ask() {
+    let scratch = tempfile::tempdir().unwrap();
+    let running = bench(scratch.path(), false, still()).run();
+    running.queue.send(batch(0, 1, 10));
+    running.queue.send(batch(0, 11, 4));
+    let answer = running.mark();
+    let sealed = running.rolls.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((sealed.rows, sealed.sequences.as_slice()), (14, [(0, 14)].as_slice()));
+    assert!(running.state.unshown.text().unwrap().contains("hot_1"));
+    assert!(!running.state.problem.is_there(), "events are accepted all the same");
+    assert_eq!(running.state.refused.load(Ordering::Relaxed), 1);
+    assert!(answer.is_empty());
+    sealed.markers.iter().for_each(|marker| marker.answer());
+    answer.recv_timeout(PATIENCE).unwrap();
+
+    // The next table is sound.
+    running.rolling.end();
+    running.queue.wake();
+    running.queue.send(batch(0, 15, 3));
+    running.mark().recv_timeout(PATIENCE).unwrap();
+    assert_eq!(running.looker.count("hot_2").unwrap(), 3);
+    assert!(!running.state.unshown.is_there());
+    running.stop();
+    assert!(!scratch.path().join("quarantine").exists());
+}
+
+/// While the roller is at the table that DuckDB refuses, whoever asks waits for it.
+#[test]
+fn a_refusal_beside_a_roll_is_answered_after_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let running = bench(scratch.path(), false, still()).run();
+    running.queue.send(batch(0, 1, 10));
+    let _answer = running.roll();
+    assert_eq!(running.rolls.recv_timeout(PATIENCE).unwrap().rows, 10);
+    let asked = running.mark();
+    assert!(asked.recv_timeout(Duration::from_millis(200)).is_err());
+    running.rolling.end();
+    running.queue.wake();
+    asked.recv_timeout(PATIENCE).unwrap();
+    assert!(running.rolls.is_empty(), "there was nothing else to roll");
+    running.stop();
+}
+
+/// Rule 8: a batch is passed only when it is in a table or its quarantine file is synced.
+#[test]
+fn a_batch_that_the_table_cannot_take_is_set_aside_and_its_neighbours_are_passed() {
+    let scratch = tempfile::tempdir().unwrap();
+    // Received in the year 12000: no day that a partition can be named after.
+    let mut late = batch(0, 11, 4);
+    let at = TimestampMicrosecondArray::from(vec![316_537_897_600_000_000_i64; 4]);
+    let mut columns = late.batch.columns().to_vec();
+    columns[late.batch.schema().index_of("received_at").unwrap()] = Arc::new(at);
+    late.batch = RecordBatch::try_new(late.batch.schema(), columns).unwrap();
+    let sealed = flush(scratch.path(), true, vec![batch(0, 1, 10), late, batch(0, 15, 3)]);
+    assert_eq!((sealed.rows, sealed.sequences.as_slice()), (13, [(0, 17)].as_slice()));
 
     let quarantine = scratch.path().join("quarantine");
-    let mut ranges: Vec<_> = quarantined_ranges(&quarantine)
-        .unwrap()
-        .into_iter()
-        .map(|report| report.sequences)
-        .collect();
-    ranges.sort_unstable();
-    assert_eq!(ranges, [Some((1, 10)), Some((11, 14))]);
+    let reports = quarantined_ranges(&quarantine).unwrap();
+    let ranges: Vec<_> = reports.into_iter().map(|report| report.sequences).collect();
+    assert_eq!(ranges, [Some((11, 14))]);
     let aside = crate::quarantine::read(&quarantine.join("batch-0-11-14.arrow")).unwrap();
     assert_eq!((aside.first, aside.last, aside.events()), (11, 14, 4));
-    assert!(aside.reason.contains("hot_1"), "{}", aside.reason);
+    assert!(aside.reason.contains("received_at"), "{}", aside.reason);
 }
 
 /// One table is being rolled and one is open: that is all that DuckDB holds, however long the roll
@@ -217,15 +326,13 @@ fn while_a_table_is_rolled_the_next_one_fills_and_then_the_queue() {
     let scratch = tempfile::tempdir().unwrap();
     let config = HotConfig { roll_rows: 20, ..still() };
     let running = bench(scratch.path(), true, config).run();
-    let (roll, _answer) = Marker::new(Goal::Rolled, 1);
     running.queue.send(batch(0, 1, 5));
-    running.queue.send_message(Message::Marker(roll));
+    let _answer = running.roll();
     assert_eq!(running.rolls.recv_timeout(PATIENCE).unwrap().rows, 5);
 
     // The roll never ends. Another one is wanted, and the table goes on taking rows.
-    let (roll, answer) = Marker::new(Goal::Rolled, 1);
     running.queue.send(batch(0, 6, 5));
-    running.queue.send_message(Message::Marker(roll));
+    let answer = running.roll();
     running.queue.send(batch(0, 11, 14));
     running.mark().recv_timeout(PATIENCE).unwrap();
     // Full: nothing is taken from the queue any more.
@@ -245,34 +352,52 @@ fn while_a_table_is_rolled_the_next_one_fills_and_then_the_queue() {
     running.stop();
 }
 
-/// The log holds what DuckDB has no memory for, so the flusher need not wait until it has some.
+/// An open table that is full waits for the roller, and who asks waits with it; but should that take
+/// long, then what has been passed is there to be seen.
 #[test]
-fn a_flusher_that_waits_for_memory_ends_when_the_engine_stops() {
+fn while_the_open_table_waits_for_the_roller_it_is_shown_to_those_who_ask() {
+    let scratch = tempfile::tempdir().unwrap();
+    let config = HotConfig { roll_rows: 20, ..still() };
+    let running = bench(scratch.path(), true, config).run();
+    running.queue.send(batch(0, 1, 5));
+    let _answer = running.roll();
+    running.rolls.recv_timeout(PATIENCE).unwrap();
+    running.queue.send(batch(0, 6, 20));
+    running.wait_passed(25);
+    running.queue.send(batch(0, 26, 1));
+    let asked = running.mark();
+    assert!(asked.recv_timeout(Duration::from_millis(200)).is_err());
+    running.queue.ask().recv_timeout(PATIENCE).unwrap();
+    let rows = |table| running.looker.count(table).unwrap();
+    assert_eq!((rows("hot_1"), rows("hot_2")), (5, 20));
+    assert!(asked.is_empty());
+    running.rolling.end();
+    running.queue.wake();
+    asked.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(rows("hot_3"), 1);
+    running.stop();
+}
+
+/// DuckDB has 10 MB for 24.
+#[test]
+fn rows_that_duckdb_has_no_memory_for_are_rolled_for_those_who_ask() {
     let scratch = tempfile::tempdir().unwrap();
     let little = DuckDbConfig {
         memory_limit: "10MB".into(),
         temp_max: "1MB".into(),
         ..DuckDbConfig::default()
     };
-    let config = HotConfig { flush_interval: Duration::from_millis(1), ..still() };
-    let running = bench_with(&little, scratch.path(), true, config).run();
+    let running = bench_with(&little, scratch.path(), true, still()).run();
     let text = "x".repeat(60_000);
     let lines: Vec<String> = (0..400).map(|_| format!(r#"{{"event":"{text}"}}"#)).collect();
     running.queue.send(logged(0, 1, &lines));
-    running.queue.wake();
-    let until = Instant::now() + PATIENCE;
-    while !running.state.problem.is_there() {
-        assert!(Instant::now() < until, "24 MB fit into 10");
-        std::thread::yield_now();
-    }
-    // Five attempts would take less than a second and set the batch aside.
-    std::thread::sleep(Duration::from_millis(1_500));
-    assert!(running.state.problem.is_there());
-    let (queue, stopped) = (running.queue.clone(), Instant::now());
+    running.wait_passed(400);
+    let _answer = running.mark();
+    let sealed = running.rolls.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((sealed.rows, sealed.markers.len()), (400, 1));
+    assert!(running.state.unshown.is_there() && !running.state.problem.is_there());
+    assert_eq!(running.looker.count("hot_1").unwrap(), 0);
     running.stop();
-    assert!(stopped.elapsed() < PATIENCE, "{:?}", stopped.elapsed());
-    assert_eq!(queue.waiting().rows, 400, "what was not passed still waits");
-    assert!(!scratch.path().join("quarantine").exists());
 }
 
 /// Senders on threads of their own, and a queue that says whether anything behind it is stuck.

@@ -144,11 +144,6 @@ impl Pool {
         self.watchdog.stop_older(version);
     }
 
-    /// Ends every query that runs, because new events need the memory that queries have.
-    pub fn make_room(&self) {
-        self.watchdog.stop_older(u64::MAX);
-    }
-
     /// Queries that run now. Statistics: it may be old when it is read.
     #[must_use]
     pub fn running(&self) -> usize {

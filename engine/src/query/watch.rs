@@ -42,7 +42,7 @@ pub(super) enum Reason {
     Dropped,
     /// The engine shuts down.
     Shutdown,
-    /// New events need the memory that it has, or that its snapshot keeps.
+    /// New events need the memory that its snapshot keeps.
     Outrun,
 }
 

@@ -204,8 +204,20 @@ pub const KEYS: &[Key] = &[
         "free space below which events are refused, where the log is and where the table is; when \
          not set 536870912, or an eighth of the file system if that is less",
     ),
-    number("hot.flush_interval_ms", 1, DAY_MS, "ms", "time until SQL sees a durable event"),
-    number("hot.queue_bytes", MIB, 16 * GIB, "bytes", "durable batches that wait for a flush"),
+    number(
+        "hot.flush_interval_ms",
+        1,
+        DAY_MS,
+        "ms",
+        "time until followers see a durable event; SQL sees it at once",
+    ),
+    number(
+        "hot.queue_bytes",
+        MIB,
+        16 * GIB,
+        "bytes",
+        "durable batches that wait to be taken into a hot table",
+    ),
     number("hot.roll_rows", 1_024, 100_000_000, "events", "events at which a hot table is rolled"),
     number("hot.roll_bytes", MIB, 16 * GIB, "bytes", "size at which a hot table is rolled"),
     number("hot.roll_age_ms", 100, DAY_MS, "ms", "age at which a hot table is rolled"),

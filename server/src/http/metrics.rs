@@ -199,11 +199,13 @@ fn storage(writer: &mut Writer<'_>, status: &Status) -> fmt::Result {
     writer.gauges("disk_free_min_bytes", help, "place", floors)?;
     writer.gauge(
         "hot_queue_bytes",
-        "durable batches that wait for a flush",
+        "durable batches that wait to be taken into a hot table",
         status.hot.queue_bytes as u64,
     )?;
     writer.gauge("hot_rows", "rows in memory, not yet in the table", status.hot.rows as u64)?;
     writer.gauge("hot_tables", "hot tables that queries read", status.hot.tables as u64)?;
+    let help = "times that DuckDB refused rows, which were then rolled to be seen";
+    writer.counter("hot_refused", help, status.hot.refused)?;
     writer.gauge("queries_running", "queries that run", status.queries.running as u64)?;
     let help = "queries that wait for a worker";
     writer.gauge("queries_waiting", help, status.queries.waiting as u64)?;
@@ -228,7 +230,11 @@ fn storage(writer: &mut Writer<'_>, status: &Status) -> fmt::Result {
     writer.counter("events_void", "numbers lost with failed batches", status.void)?;
     writer.counter("quarantined_rows", "rows set aside", status.quarantined.rows)?;
     let batches = status.quarantined.batches;
-    writer.counter("quarantined_batches", "batches that DuckDB refused, set aside", batches)?;
+    writer.counter(
+        "quarantined_batches",
+        "batches that the table cannot take, set aside",
+        batches,
+    )?;
     let stretches = status.quarantined.stretches;
     writer.counter("quarantined_stretches", "damaged stretches of log set aside", stretches)?;
     let wrong = status.wrong_types.iter().map(|(column, count)| (column.as_str(), *count));

@@ -185,7 +185,7 @@ pub struct Books {
     pub numbered: u64,
     /// Numbers that will never exist.
     pub void: u64,
-    /// Events set aside because DuckDB refused them.
+    /// Events set aside because the table cannot take them.
     pub aside: u64,
     /// Events that erasures have found and that retention has taken out.
     pub gone: u64,
