@@ -16,6 +16,7 @@
 //! | [`delta`] | the Delta log; the only module that uses the Delta library |
 //! | [`roll`] | hot rows to one sorted Parquet file a day |
 //! | `output` | a data file under way: how it is laid out, that it holds what it should |
+//! | `group` | a row group of it: columns to encoded columns, on two threads |
 //! | [`seal`] | checksums on every byte of a written file |
 //! | [`check`] | looking at them before a file is read |
 //! | [`footer`] | statistics of a written file |
@@ -54,6 +55,7 @@ pub mod vacuum;
 pub mod verify;
 
 mod error;
+mod group;
 mod output;
 mod store;
 

@@ -20,14 +20,20 @@ use arrow::datatypes::{DataType, Int32Type, Int64Type, Schema, SchemaRef};
 use object_store::path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
+use parquet::arrow::arrow_writer::{
+    ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriter,
+    ArrowWriterOptions,
+};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
 use super::error::{LakeError, Result};
 use super::footer::{NewFile, STATS_COLUMNS};
+use super::group::{Columns, Group, encode};
 use super::location::Location;
 use super::seal::seal;
 use crate::config::{PAGE_BYTES, ROW_GROUP_ROWS};
@@ -40,7 +46,7 @@ const PAGE_ROWS: usize = 20_000;
 /// Size at which a column's dictionary is given up.
 const DICTIONARY_BYTES: usize = 256 << 10;
 /// Encoded bytes at which a row group ends before it has all its rows: it is held in memory.
-const ROW_GROUP_BYTES: usize = 32 << 20;
+pub(super) const ROW_GROUP_BYTES: usize = 32 << 20;
 /// Columns whose values hardly repeat, so that a dictionary only costs.
 const UNIQUE: [&str; 4] = ["sequence", "message_id", "timestamp", "properties"];
 /// Columns that people look up single values of: a Bloom filter for each row group says which ones
@@ -83,8 +89,12 @@ pub(super) struct Output<'a> {
     location: &'a Location,
     node: &'a str,
     date: &'a str,
+    schema: SchemaRef,
     draft: path::Path,
-    writer: ArrowWriter<File>,
+    file: SerializedFileWriter<File>,
+    factory: ArrowRowGroupWriterFactory,
+    /// The row group that [`Output::write`] is at.
+    group: Option<Group>,
     /// Every name that there may be a file of which nobody will use.
     begun: Vec<path::Path>,
 }
@@ -105,10 +115,11 @@ impl<'a> Output<'a> {
         location.create_directory(&draft)?;
         let local = location.local(&draft);
         let file = File::create_new(&local).map_err(LakeError::io("create", &local))?;
-        match ArrowWriter::try_new_with_options(file, Arc::clone(schema), options) {
-            Ok(writer) => {
-                let begun = vec![draft.clone()];
-                Ok(Self { location, node, date, draft, writer, begun })
+        let writer = ArrowWriter::try_new_with_options(file, Arc::clone(schema), options);
+        match writer.and_then(ArrowWriter::into_serialized_writer) {
+            Ok((file, factory)) => {
+                let (begun, schema) = (vec![draft.clone()], Arc::clone(schema));
+                Ok(Self { location, node, date, schema, draft, file, factory, group: None, begun })
             }
             Err(error) => {
                 remove(location, &draft);
@@ -119,12 +130,51 @@ impl<'a> Output<'a> {
 
     /// Adds rows.
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let failed = || LakeError::parquet(self.location.local(&self.draft));
-        self.writer.write(batch).map_err(failed())?;
-        if self.writer.in_progress_size() >= ROW_GROUP_BYTES {
-            self.writer.flush().map_err(failed())?;
+        self.try_write(batch).map_err(|error| self.failed(error))
+    }
+
+    fn try_write(&mut self, batch: &RecordBatch) -> std::result::Result<(), ParquetError> {
+        let mut from = 0;
+        while from < batch.num_rows() {
+            let mut group = match self.group.take() {
+                Some(group) => group,
+                None => Group::new(self.writers()?),
+            };
+            let rows = (ROW_GROUP_ROWS - group.rows).min(batch.num_rows() - from);
+            group.write(&self.schema, &batch.slice(from, rows))?;
+            from += rows;
+            if group.rows >= ROW_GROUP_ROWS || group.bytes() >= ROW_GROUP_BYTES {
+                self.append(group.close()?)?;
+            } else {
+                self.group = Some(group);
+            }
         }
         Ok(())
+    }
+
+    /// Adds `columns` as a row group of their own. `step` is asked every now and then.
+    pub(super) fn write_group(&mut self, columns: &dyn Columns, step: &mut Step<'_>) -> Result<()> {
+        let writers = self.writers().map_err(|error| self.failed(error))?;
+        let encoded = encode(writers, &self.schema, columns, step)?;
+        self.append(encoded).map_err(|error| self.failed(error))
+    }
+
+    /// The encoders of the next row group.
+    fn writers(&self) -> std::result::Result<Vec<ArrowColumnWriter>, ParquetError> {
+        self.factory.create_column_writers(self.file.flushed_row_groups().len())
+    }
+
+    /// Puts a row group into the file.
+    fn append(&mut self, encoded: Vec<ArrowColumnChunk>) -> std::result::Result<(), ParquetError> {
+        let mut group = self.file.next_row_group()?;
+        for column in encoded {
+            column.append_to_row_group(&mut group)?;
+        }
+        group.close().map(|_| ())
+    }
+
+    fn failed(&self, error: ParquetError) -> LakeError {
+        LakeError::parquet(self.location.local(&self.draft))(error)
     }
 
     /// Ends the file, seals it, puts it on the medium and reads its events back: they must be
@@ -132,7 +182,7 @@ impl<'a> Output<'a> {
     /// never wait for a whole file.
     pub(super) fn finish(mut self, expected: Events, step: &mut Step<'_>) -> Result<NewFile> {
         let location = self.location;
-        self.writer.finish().map_err(LakeError::parquet(location.local(&self.draft)))?;
+        self.close().map_err(|error| self.failed(error))?;
         let sealed = location.new_data_file(self.node, self.date);
         self.begun.push(sealed.clone());
         let mut between = |sealed: &Path| {
@@ -159,6 +209,16 @@ impl<'a> Output<'a> {
         }
         self.begun.clear();
         Ok(file)
+    }
+}
+
+impl Output<'_> {
+    /// Writes the last row group and the footer.
+    fn close(&mut self) -> std::result::Result<(), ParquetError> {
+        if let Some(group) = self.group.take() {
+            self.append(group.close()?)?;
+        }
+        self.file.finish().map(|_| ())
     }
 }
 
@@ -253,9 +313,14 @@ impl Events {
         let shards = shards.as_primitive::<Int32Type>().values();
         let sequences = sequences.as_primitive::<Int64Type>().values();
         for (shard, sequence) in shards.iter().zip(sequences) {
-            self.sum = self.sum.wrapping_add(mixed(i64::from(*shard) << 48 ^ sequence));
+            self.add_one(*shard, *sequence);
         }
-        self.rows += batch.num_rows() as u64;
+    }
+
+    /// Counts one event.
+    pub(super) fn add_one(&mut self, shard: i32, sequence: i64) {
+        self.sum = self.sum.wrapping_add(mixed(i64::from(shard) << 48 ^ sequence));
+        self.rows += 1;
     }
 }
 
