@@ -216,14 +216,16 @@ pub struct HotConfig {
     /// speak of.
     pub flush_interval: Duration,
     /// Bytes of durable batches that may wait for the flusher; above it shards wait, rings fill
-    /// and requests are refused. They are taken at once when half of them wait. Default 24 MiB, some
-    /// 70,000 events of 420 bytes of JSON: what comes while the roller is at a table.
+    /// and requests are refused. They are taken at once when half of them wait. Default 16 MiB, some
+    /// 50,000 events of 420 bytes of JSON; the open table takes what comes while the roller is at another
+    /// one, so that 24 MiB or 8 make no difference to a bulk load but 10 MB of memory each way.
     pub queue_bytes: usize,
-    /// A hot table is rolled at this many rows. Default 32,768. Rows that somebody has asked for are held
-    /// twice until they are rolled, as Arrow data and in DuckDB; with 65,536 a bulk load that nobody looks at
-    /// takes 40 MB more and is no faster. Compaction joins the files anyway.
+    /// A hot table is rolled at this many rows, or once the roller is free: it takes up to twice as many
+    /// meanwhile. Default 32,768: with 65,536 and no more meanwhile, a bulk load took 30 MB more and was no
+    /// faster. Rows that somebody has asked for are held twice until they are rolled, as Arrow data and in
+    /// DuckDB. Compaction joins the files anyway.
     pub roll_rows: usize,
-    /// A hot table is rolled at this many bytes of Arrow data. Default 96 MiB.
+    /// A hot table is rolled at this many bytes of Arrow data, and takes no more meanwhile. Default 96 MiB.
     pub roll_bytes: usize,
     /// A hot table is rolled this long after its first row. Default 60 s.
     pub roll_age: Duration,
@@ -233,7 +235,7 @@ impl Default for HotConfig {
     fn default() -> Self {
         Self {
             flush_interval: Duration::from_millis(100),
-            queue_bytes: 24 << 20,
+            queue_bytes: 16 << 20,
             roll_rows: 32_768,
             roll_bytes: 96 << 20,
             roll_age: Duration::from_secs(60),

@@ -1,29 +1,29 @@
-//! Who goes first when a core is short: answers and queries that have only just begun, then what brings
-//! the events to the table, then whatever can wait, long queries as well.
+//! Who goes first when a core is short: answers, queries that have only just begun and what these wait
+//! for, then what brings the events to the table, then whatever can wait, long queries as well.
 //!
-//! A serving loop and its shard spend part of every batch waiting for the disk. The flusher and the
-//! roller run in these gaps, and yield to them when all want a core at once. They must not yield as
-//! much as long queries do: a query that never ends takes from them what they are short of, and with
-//! the weight of one it slowed a saturated machine to half of its events, at these numbers to 0.7 of
-//! them.
+//! A serving loop and its shard spend part of every batch waiting for the disk. The roller runs in
+//! these gaps, and yields to them when all want a core at once. It must not yield as much as long
+//! queries do: a query that never ends takes from it what it is short of, and with the weight of one it
+//! slowed a saturated machine to half of its events, at these numbers to 0.7 of them. The flusher is one
+//! of the former: it hands over what there is, and when it does more than that, somebody waits for it.
 //!
 //! **Turns.** Weights say how much of a core a thread gets, not how soon. Linux lets a thread that has
 //! begun its turn finish it, three milliseconds as a rule, however little its weight is, and sees the end
 //! of a turn at the next tick of its clock. Who wakes meanwhile goes first only with shorter turns, and
 //! as long as he has not had more than his share. So loops and shards have turns of a tenth of a
-//! millisecond, which Linux grants since 6.12, and the flusher and the roller, who would run 4 or 5 ms
-//! beside a shard that waits for its next sync, a share that is small enough: on one core at half of its
-//! load the 99th percentile of answers (`perf latency`, single, synced) went from 11.8 ms to 9.7; either
-//! alone changed nothing to speak of. At a tenth of the weight it was no less, and what they had not got
-//! to yet took 50 to 120 MB.
+//! millisecond, which Linux grants since 6.12, and the roller, which would run 4 or 5 ms beside a shard
+//! that waits for its next sync, a share that is small enough: on one core at half of its load the 99th
+//! percentile of answers (`perf latency`, single, synced) went from 11.8 ms to 9.7; either alone changed
+//! nothing to speak of. At a tenth of the weight it was no less, and what it had not got to yet took 50
+//! to 120 MB.
 //! Queries have short turns as well: the hash of a wrong key that got the core while a shard waited for
 //! the disk kept it from the shard afterwards, and half of all requests took milliseconds. An idle thread
 //! is put aside for the shard at once; that is what hashes are. But the kernel's own thread that flushes
 //! the disk may have to wait for it too, for 4 ms (seen in a trace), which is why wrong keys get little
 //! time of it at all.
 //!
-//! **Bounds.** Flusher and roller cannot starve: when the queue is full shards wait, rings fill and
-//! requests wait for room, which leaves the core to them. What is behind the events can, as long as
+//! **Bounds.** The roller cannot starve: when the queue is full shards wait, rings fill and
+//! requests wait for room, which leaves the core to it. What is behind the events can, as long as
 //! all cores are busy: small files stay for longer, and queries run into their timeout. Where one core
 //! is all there is and never at rest, a hash of 20 ms takes 3 to 6 s, at a tenth of the weight as well as
 //! at none; where the disk gives it a rest, a fraction of a second.
@@ -37,11 +37,11 @@ use std::time::Duration;
 pub enum Behind {
     /// Nobody, for those that answer: when they wake they need not wait for others' turns.
     Nobody,
-    /// Those that answer requests: the flusher and the roller have a quarter of their weight.
+    /// Those that answer requests: the roller has a quarter of their weight.
     Answers,
     /// All others, for hashes of keys: they get what nobody else wants, and a little.
     Everybody,
-    /// The flusher and the roller too: one 18th of their weight.
+    /// The roller too: one 18th of its weight.
     Events,
 }
 

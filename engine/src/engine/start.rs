@@ -35,7 +35,7 @@ use crate::erase::Erasures;
 use crate::error::{Error, chain};
 use crate::hot::{
     Database, Flusher, FlusherState, HotAppender, Marker, Overflow, Passing, Queue, Receiving,
-    Sealed, WARM, queue,
+    Sealed, queue,
 };
 use crate::ingest::{Bar, Gate, Ingest};
 use crate::lake::{Checked, Location, Table};
@@ -174,7 +174,6 @@ impl Engine {
                 tail: Arc::clone(&shared.tail),
             },
             config: shared.config.hot.clone(),
-            warm: WARM,
             messages: receiving.messages,
             asks: receiving.asks,
             wakes: receiving.wakes,
@@ -190,7 +189,8 @@ impl Engine {
         };
         let sequences = committed.iter().map(|(shard, last)| (*shard, *last)).collect();
         self.spawn_vital("flusher", move || {
-            ringlake_niceness::step(Behind::Answers);
+            // What it does is little, unless somebody waits for it.
+            ringlake_niceness::step(Behind::Nobody);
             flusher.run(hot.table, sequences);
         })
     }

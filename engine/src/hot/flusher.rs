@@ -1,13 +1,14 @@
 //! The flusher thread.
 //!
 //! **Guarantees.** DuckDB gets the rows of a table when somebody asks for them, all that have come
-//! until then, and for a second more those that come next: who looks often finds most of it done.
-//! Ingestion that nobody looks at costs DuckDB nothing.
+//! until then. Nobody who looks twice pays for the same row twice, and ingestion that nobody looks
+//! at costs DuckDB nothing.
 //!
 //! **Limits.** A table is sealed when the roller takes it, not before: one table is being rolled,
-//! one is open. An open table that has reached its limit waits for the roller, the queue fills, and
-//! events are refused. A table that is only old, or whose roll somebody wants, goes on taking rows
-//! while it waits.
+//! one is open. A table that is due, be it that it has its rows, is old, or that somebody wants it
+//! rolled, goes on taking rows while it waits for the roller, up to twice its rows: what comes while
+//! one is rolled is seen and is the next one, which keeps their number down when rolls take long. At
+//! twice its rows, or at its bytes, it takes no more; the queue fills, and events are refused.
 //!
 //! **Failure.** Rows that DuckDB refuses, be it for lack of memory, are rolled at once: the files
 //! show them to whoever asked. Nothing waits for DuckDB but those who want to see something.
@@ -32,8 +33,6 @@ use crate::space::Space;
 
 /// How often a flusher that waits for the roller looks whether the engine stops.
 const STOP_LOOK: Duration = Duration::from_millis(50);
-/// For so long after somebody has asked DuckDB gets what comes without being asked.
-pub(crate) const WARM: Duration = Duration::from_secs(1);
 /// A roll that somebody waits for and that could not begin is tried again this soon.
 const CALLERS_LOOK: Duration = Duration::from_secs(1);
 
@@ -96,8 +95,6 @@ pub(crate) struct Flusher {
     pub appender: HotAppender,
     pub passing: Passing,
     pub config: HotConfig,
-    /// [`WARM`].
-    pub warm: Duration,
     pub messages: Receiver<Message>,
     pub asks: Receiver<Sender<()>>,
     pub wakes: Receiver<()>,
@@ -137,8 +134,6 @@ struct Work {
     /// The highest number of each shard that has been passed.
     sequences: Vec<(u32, i64)>,
     pending: Pending,
-    /// When somebody last asked for what there is.
-    asked: Option<Instant>,
     /// Callers that want everything before them in the table, or whom only the table can show it.
     rolls: Vec<Arc<Marker>>,
 }
@@ -189,7 +184,7 @@ impl Flusher {
     /// that the first snapshot already names, and `sequences` how far the lake holds each shard.
     pub(crate) fn run(mut self, first: Arc<HotTable>, sequences: Vec<(u32, i64)>) {
         let (open, pending, rolls) = (Open::new(1, Some(first)), Pending::default(), Vec::new());
-        let mut work = Work { open, sealed: None, sequences, pending, asked: None, rolls };
+        let mut work = Work { open, sealed: None, sequences, pending, rolls };
         // A table must not grow old unseen where flushes are configured to be rare.
         let turn = self.config.flush_interval.min(self.config.roll_age);
         loop {
@@ -212,9 +207,6 @@ impl Flusher {
             self.forget_rolled(work);
             self.drop_unused();
             self.answer_asks(work);
-            if work.asked.is_some_and(|asked| asked.elapsed() < self.warm) {
-                self.show(work);
-            }
             self.roll_if_due(work);
             if received == Received::Everything {
                 return Ok(());
@@ -247,20 +239,29 @@ impl Flusher {
         while work.pending.rows > 0 {
             self.state.check()?;
             self.pass(work)?;
-            let full = work.open.count >= self.budget.now(self.config.roll_rows)
-                || work.open.bytes >= self.config.roll_bytes;
-            if full {
+            if self.is_full(&work.open) {
                 self.wait_for_roller(work)?;
+            }
+            if self.has_its_rows(&work.open) && !self.rolling.is_busy() {
                 self.seal(work);
             }
         }
         Ok(())
     }
 
-    /// Passes whole batches, until the open table is full.
+    fn has_its_rows(&self, open: &Open) -> bool {
+        open.count >= self.budget.now(self.config.roll_rows) || open.bytes >= self.config.roll_bytes
+    }
+
+    fn is_full(&self, open: &Open) -> bool {
+        open.count >= 2 * self.budget.now(self.config.roll_rows)
+            || open.bytes >= self.config.roll_bytes
+    }
+
+    /// Passes whole batches, until the open table has its rows, or is full.
     fn pass(&mut self, work: &mut Work) -> Result<(), Stopped> {
-        let room = self.budget.now(self.config.roll_rows).saturating_sub(work.open.count);
-        let batches = work.pending.take(room);
+        let (rows, has) = (self.budget.now(self.config.roll_rows), work.open.count);
+        let batches = work.pending.take(if has < rows { rows - has } else { 2 * rows - has });
         let began = Instant::now();
         let passed = self.passing.pass(&batches)?;
         let count = passed.iter().map(RecordBatch::num_rows).sum();
@@ -340,7 +341,7 @@ impl Flusher {
         let age = work.open.first_row.map(|since| since.elapsed());
         let old = age.is_some_and(|age| age >= self.config.roll_age);
         let short = age.is_some() && self.space.is_short();
-        if !old && !short && work.rolls.is_empty() {
+        if !old && !short && work.rolls.is_empty() && !self.has_its_rows(&work.open) {
             return;
         }
         if self.rolling.is_busy() {
@@ -397,9 +398,6 @@ impl Flusher {
     }
 
     fn reach(&mut self, marker: Arc<Marker>, work: &mut Work) {
-        if marker.goal == Goal::Visible {
-            work.asked = Some(Instant::now());
-        }
         match marker.goal {
             Goal::Visible if self.show(work) => marker.answer(),
             Goal::Visible | Goal::Rolled => {
@@ -412,7 +410,6 @@ impl Flusher {
     /// Shows what has been passed to those who want no more.
     fn answer_asks(&mut self, work: &mut Work) {
         while let Ok(ask) = self.asks.try_recv() {
-            work.asked = Some(Instant::now());
             self.show(work);
             let _ = ask.try_send(());
         }

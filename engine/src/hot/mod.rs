@@ -39,7 +39,7 @@ pub use append::{HotAppender, rows_of};
 pub use database::Database;
 pub(crate) use database::literal;
 pub use ffi::Refused;
-pub(crate) use flusher::{Flusher, FlusherState, Sealed, WARM};
+pub(crate) use flusher::{Flusher, FlusherState, Sealed};
 pub(crate) use pass::Passing;
 pub use queue::LogBatch;
 pub(crate) use queue::{Goal, Marker, Message, Overflow, Queue, Receiving, Wake, queue};

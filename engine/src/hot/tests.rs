@@ -157,7 +157,6 @@ fn bench_with(duckdb: &DuckDbConfig, scratch: &Path, with_table: bool, config: H
             state: Arc::clone(&state),
         },
         config,
-        warm: Duration::ZERO,
         messages: receiving.messages,
         asks: receiving.asks,
         wakes: receiving.wakes,
@@ -232,26 +231,6 @@ fn duckdb_gets_rows_when_somebody_asks_and_then_all_of_them() {
     running.stop();
 }
 
-#[test]
-fn who_looks_often_finds_it_done() {
-    let scratch = tempfile::tempdir().unwrap();
-    let mut bench = bench(scratch.path(), true, still());
-    bench.flusher.warm = Duration::from_secs(3_600);
-    let running = bench.run();
-    running.queue.send(batch(0, 1, 5));
-    running.wait_passed(5);
-    assert_eq!(running.looker.count("hot_1").unwrap(), 0);
-    running.mark().recv_timeout(PATIENCE).unwrap();
-    running.queue.send(batch(0, 6, 4));
-    let until = Instant::now() + PATIENCE;
-    while running.looker.count("hot_1").unwrap() < 9 {
-        assert!(Instant::now() < until, "it is shown without another question");
-        running.queue.wake();
-        std::thread::yield_now();
-    }
-    running.stop();
-}
-
 /// DuckDB refuses every append here, because the table is not there.
 #[test]
 fn rows_that_duckdb_refuses_are_rolled_for_those_who_ask() {
@@ -278,6 +257,26 @@ fn rows_that_duckdb_refuses_are_rolled_for_those_who_ask() {
     assert!(!running.state.unshown.is_there());
     running.stop();
     assert!(!scratch.path().join("quarantine").exists());
+}
+
+/// A table that has its rows is rolled as soon as the roller is free, which says so.
+#[test]
+fn what_has_come_while_a_table_was_rolled_is_the_next_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let config = HotConfig { roll_rows: 20, ..still() };
+    let running = bench(scratch.path(), true, config).run();
+    running.queue.send(batch(0, 1, 20));
+    running.wait_passed(20);
+    assert_eq!(running.rolls.recv_timeout(PATIENCE).unwrap().rows, 20);
+    running.queue.send(batch(0, 21, 25));
+    running.wait_passed(45);
+    running.queue.send(batch(0, 46, 4));
+    running.wait_passed(49);
+    assert!(running.rolls.is_empty());
+    running.rolling.end();
+    running.queue.wake();
+    assert_eq!(running.rolls.recv_timeout(PATIENCE).unwrap().rows, 29);
+    running.stop();
 }
 
 /// While the roller is at the table that DuckDB refuses, whoever asks waits for it.
@@ -319,8 +318,8 @@ fn a_batch_that_the_table_cannot_take_is_set_aside_and_its_neighbours_are_passed
     assert!(aside.reason.contains("received_at"), "{}", aside.reason);
 }
 
-/// One table is being rolled and one is open: that is all that DuckDB holds, however long the roll
-/// takes. The open one takes rows until it is full, so that they are visible.
+/// One table is being rolled and one is open, however long the roll takes. The open one takes twice
+/// its rows, and then no more.
 #[test]
 fn while_a_table_is_rolled_the_next_one_fills_and_then_the_queue() {
     let scratch = tempfile::tempdir().unwrap();
@@ -333,12 +332,12 @@ fn while_a_table_is_rolled_the_next_one_fills_and_then_the_queue() {
     // The roll never ends. Another one is wanted, and the table goes on taking rows.
     running.queue.send(batch(0, 6, 5));
     let answer = running.roll();
-    running.queue.send(batch(0, 11, 14));
+    running.queue.send(batch(0, 11, 34));
     running.mark().recv_timeout(PATIENCE).unwrap();
     // Full: nothing is taken from the queue any more.
-    running.queue.send(batch(0, 25, 1));
+    running.queue.send(batch(0, 45, 1));
     let seen = running.mark();
-    running.queue.send(batch(0, 26, 3));
+    running.queue.send(batch(0, 46, 3));
     assert!(seen.recv_timeout(Duration::from_millis(200)).is_err());
     assert!(running.rolls.is_empty() && answer.is_empty());
     assert_eq!(running.queue.waiting().rows, 3);
@@ -346,7 +345,7 @@ fn while_a_table_is_rolled_the_next_one_fills_and_then_the_queue() {
     running.rolling.end();
     running.queue.wake();
     let sealed = running.rolls.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(sealed.rows, 20);
+    assert_eq!(sealed.rows, 40);
     assert_eq!(sealed.markers.len(), 1);
     seen.recv_timeout(PATIENCE).unwrap();
     running.stop();
@@ -362,14 +361,14 @@ fn while_the_open_table_waits_for_the_roller_it_is_shown_to_those_who_ask() {
     running.queue.send(batch(0, 1, 5));
     let _answer = running.roll();
     running.rolls.recv_timeout(PATIENCE).unwrap();
-    running.queue.send(batch(0, 6, 20));
-    running.wait_passed(25);
-    running.queue.send(batch(0, 26, 1));
+    running.queue.send(batch(0, 6, 40));
+    running.wait_passed(45);
+    running.queue.send(batch(0, 46, 1));
     let asked = running.mark();
     assert!(asked.recv_timeout(Duration::from_millis(200)).is_err());
     running.queue.ask().recv_timeout(PATIENCE).unwrap();
     let rows = |table| running.looker.count(table).unwrap();
-    assert_eq!((rows("hot_1"), rows("hot_2")), (5, 20));
+    assert_eq!((rows("hot_1"), rows("hot_2")), (5, 40));
     assert!(asked.is_empty());
     running.rolling.end();
     running.queue.wake();

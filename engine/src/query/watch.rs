@@ -27,7 +27,7 @@ use super::lock;
 const REPEAT: Duration = Duration::from_millis(10);
 
 /// What a query may have of a core at the weight of those that answer requests; after that it goes behind
-/// them and behind the flusher and the roller. A look at what has just happened is over by then, and a query
+/// them and behind the roller. A look at what has just happened is over by then, and a query
 /// that takes minutes takes their time in its first instant only.
 const AHEAD: Duration = Duration::from_millis(100);
 /// Between two looks at what a query has had: never more often, however little is left to it.
