@@ -6,7 +6,7 @@
 //!
 //! **Guarantees**
 //! - Whatever was committed to a ring before a query begins is visible to it, as long as rolls go
-//!   through ([`Markers`](crate::markers::Markers)).
+//!   through: a marker follows the events to here.
 //! - Each shard's batches are taken strictly in order, so that one number per shard says what a
 //!   table holds. A batch is passed only when it is in a table or its quarantine file is synced.
 //! - A table is sealed at batch boundaries, by rows, bytes or age.
