@@ -45,8 +45,8 @@ use crate::visitor::Visitors;
 
 mod start;
 
-/// Longest wait of a reader for events to become visible: what has been passed takes up to 100 ms
-/// beside full load, a roll that the rest waits for some 300.
+/// Longest wait of a reader for everything to become visible: what has been passed takes up to 100 ms
+/// beside full load, a roll that the rest waits for some 300. After it, the longest for what has been passed.
 const SHOWN_WITHIN: Duration = Duration::from_millis(500);
 
 pub(crate) use start::promote;
@@ -186,7 +186,7 @@ impl Engine {
     }
 
     /// What readers see, with every event that was committed to a ring before the call; but those that
-    /// cannot become visible within [`SHOWN_WITHIN`] are left out: rolls fail, or are far behind.
+    /// cannot become visible in twice [`SHOWN_WITHIN`] are left out: rolls fail, or are far behind.
     fn newest(&self) -> Arc<Snapshot> {
         // Relaxed: a marker that slips through is answered by its sender's end.
         if !self.shared.closing.load(Ordering::Relaxed) {

@@ -185,7 +185,7 @@ impl Flusher {
     pub(crate) fn run(mut self, first: Arc<HotTable>, sequences: Vec<(u32, i64)>) {
         let (open, pending, rolls) = (Open::new(1, Some(first)), Pending::default(), Vec::new());
         let mut work = Work { open, sealed: None, sequences, pending, rolls };
-        // A table must not grow old unseen where flushes are configured to be rare.
+        // A table must not grow old unseen where turns are configured to be rare.
         let turn = self.config.flush_interval.min(self.config.roll_age);
         loop {
             // Nobody wakes this thread for a batch: one that waits is seen at the next turn, and
@@ -261,7 +261,8 @@ impl Flusher {
     /// Passes whole batches, until the open table has its rows, or is full.
     fn pass(&mut self, work: &mut Work) -> Result<(), Stopped> {
         let (rows, has) = (self.budget.now(self.config.roll_rows), work.open.count);
-        let batches = work.pending.take(if has < rows { rows - has } else { 2 * rows - has });
+        let room = if has < rows { rows - has } else { (2 * rows).saturating_sub(has) };
+        let batches = work.pending.take(room);
         let began = Instant::now();
         let passed = self.passing.pass(&batches)?;
         let count = passed.iter().map(RecordBatch::num_rows).sum();

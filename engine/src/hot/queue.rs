@@ -22,11 +22,11 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use crate::ingest::{Bar, Gate};
 
 /// Batches that may wait. Single-event requests make batches of a few rows, some thousand a
-/// second; the flusher looks several times a second, and a flush takes up to 100 ms.
+/// second; the flusher looks several times a second, and showing rows to a reader takes up to 100 ms.
 const BATCHES_MAX: usize = 4_096;
-/// Most rows of a batch in the queue, and of a flush: at 204,800 DuckDB's appender commits on its own, and
-/// what it has committed would be appended again if the rest of the flush failed.
-pub(super) const FLUSH_ROWS_MAX: usize = 204_799;
+/// Most rows of a batch in the queue, and of an append: at 204,800 DuckDB's appender commits on its own, and
+/// what it has committed would be appended again if the rest failed.
+pub(super) const APPEND_ROWS_MAX: usize = 204_799;
 /// A shard waits this long for room before it asks whether there will be any.
 const STUCK_AFTER: Duration = Duration::from_millis(100);
 
@@ -50,13 +50,13 @@ impl LogBatch {
         self.first + i64::try_from(self.batch.num_rows()).unwrap_or(i64::MAX) - 1
     }
 
-    /// It, or the parts of it that a flush can carry when it has more rows than [`FLUSH_ROWS_MAX`]: one
+    /// It, or the parts of it that an append can carry when it has more rows than [`APPEND_ROWS_MAX`]: one
     /// sync may cover more, and so may one request.
     fn parts(self) -> impl Iterator<Item = LogBatch> {
         let (rows, bytes) = (self.batch.num_rows(), self.bytes);
         let mut from = 0;
         std::iter::from_fn(move || {
-            let count = FLUSH_ROWS_MAX.min(rows - from);
+            let count = APPEND_ROWS_MAX.min(rows - from);
             (count > 0).then(|| {
                 let part = LogBatch {
                     first: self.first + i64::try_from(from).unwrap_or(i64::MAX),

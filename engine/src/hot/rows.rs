@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
-use super::queue::FLUSH_ROWS_MAX;
+use super::queue::APPEND_ROWS_MAX;
 use super::{HotAppender, Refused};
 use crate::snapshot::HotTable;
 
@@ -56,7 +56,7 @@ fn for_one_append(batches: &[RecordBatch]) -> usize {
     let mut rows = 0;
     let too_many = batches.iter().position(|batch| {
         rows += batch.num_rows();
-        rows > FLUSH_ROWS_MAX
+        rows > APPEND_ROWS_MAX
     });
     too_many.map_or(batches.len(), |first| first.max(1))
 }

@@ -451,7 +451,7 @@ fn a_full_queue_makes_senders_wait_or_closes_the_gate_when_nothing_leaves_it() {
 
 #[test]
 fn a_batch_that_no_flush_can_carry_comes_in_parts() {
-    let most = super::queue::FLUSH_ROWS_MAX;
+    let most = super::queue::APPEND_ROWS_MAX;
     let piece = batch(3, 11, most / 5 + 1);
     let joined = concat_batches(&piece.batch.schema(), [&piece.batch; 5]).unwrap();
     let whole = LogBatch { batch: joined, bytes: 5 * piece.bytes, ..piece };

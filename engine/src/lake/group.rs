@@ -78,7 +78,7 @@ pub(super) fn encode(
     step: &mut Step<'_>,
 ) -> Result<Vec<ArrowColumnChunk>> {
     let mut left: Vec<(usize, ArrowColumnWriter)> = writers.into_iter().enumerate().collect();
-    left.sort_by_key(|(place, _)| columns.weight(*place));
+    left.sort_by_cached_key(|(place, _)| columns.weight(*place));
     let work = Work { schema, columns, left: Mutex::new(left) };
     let (ours, theirs) = thread::scope(|scope| {
         let helper = thread::Builder::new().name("roller-2".into());
