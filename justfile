@@ -146,3 +146,22 @@ instructions *arguments: bins
 # A case of the perf lab: `just perf bulk`, `just perf single --rounds 5 --save`.
 perf *arguments:
     cargo run --release --locked --package perf -- {{arguments}}
+
+# What runs in none of the cases is compiled to be small, so each part of the server runs in one. Begun from
+# nothing each time, because cargo does not see a profile change; without a compiler cache DuckDB is built
+# twice on the way. `RUSTFLAGS` are taken over: with `-Ctarget-cpu=native` it is for this machine only.
+[doc("The fastest binary, `dist/ringlake`: linked as a whole, by a profile of the lab's cases. Half an hour.")]
+dist: bins
+    profdata="$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | awk '/^host/ { print $2 }')/bin/llvm-profdata"; \
+    [[ -x "$profdata" ]] || profdata="$(compgen -c llvm-profdata | sort -V | tail -1 || true)"; \
+    [[ "$profdata" ]] || { echo "llvm-profdata is missing: rustup component add llvm-tools" >&2; exit 1; }; \
+    profile="{{target}}/profile"; rm -rf "$profile" "{{target}}/dist"; \
+    build=(cargo build --profile dist --locked --package ringlake); \
+    LLVM_PROFILE_FILE=/dev/null RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-generate=$profile" "${build[@]}"; \
+    for case in "bulk --alone --rounds 1" "latency --seconds 1 --rounds 1" "fresh --seconds 1 --rounds 1" \
+        "query --millions 0.3 --rounds 1" "scale --seconds 0.3" "soak --minutes 0.1" "replay --megabytes 100"; do \
+        PERF_LAB_SERVER="{{target}}/dist/ringlake" "{{target}}/release/perf" $case; \
+    done; \
+    "$profdata" merge --output "$profile/merged.profdata" "$profile"/*.profraw; \
+    RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-use=$profile/merged.profdata" "${build[@]}"; \
+    echo "{{target}}/dist/ringlake"

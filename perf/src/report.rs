@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::machine::Machine;
+use crate::server;
 
 /// Names a file that gets every round of a case that has ended, as a saved run has it.
 pub const CSV: &str = "PERF_LAB_CSV";
@@ -186,15 +187,22 @@ pub fn save(case: &str, machine: &Machine, text: &str, csv: &str) -> Result<Path
     let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("runs");
     fs::create_dir_all(&runs)?;
     let folder = fresh(&runs, &format!("{}-{}-{case}", machine.date, machine.commit))?;
-    let command: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     let readme = format!(
-        "# {case} on {}\n\n`cargo run --release -p perf -- {}`\n\n```text\n{text}```\n",
+        "# {case} on {}\n\n`{}cargo run --release -p perf -- {}`\n\n```text\n{text}```\n",
         machine.date,
-        command.join(" "),
+        other_server(),
+        arguments.join(" "),
     );
     fs::write(folder.join("README.md"), readme)?;
     fs::write(folder.join("raw.csv"), csv)?;
     Ok(folder)
+}
+
+/// What stands before a command whose server is another than the one beside this program.
+fn other_server() -> String {
+    let binary = std::env::var_os(server::BINARY);
+    binary.map_or_else(String::new, |path| format!("{}={} ", server::BINARY, path.display()))
 }
 
 /// One line that says whether a limit holds.
