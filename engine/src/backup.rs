@@ -8,7 +8,8 @@
 //! two is in the version of the table that is copied then, and what is in both is known by its number
 //! when the copy is started. What was set aside and the records of erases come last, because they
 //! explain what is in neither. When an erase has ended meanwhile the copy begins again, so that it
-//! holds nothing that was erased; one that is under way goes on when the copy is started.
+//! holds nothing that was erased; one that is under way goes on when the copy is started. Webhooks
+//! come first of all: a copy that is started sends what they had not been sent then.
 //!
 //! **Not copied.** Today's visitor salt, which has to be gone tomorrow (visitors are new ones to a
 //! copy), spill files, and jobs.
@@ -26,6 +27,7 @@ use crate::lake::Location;
 use crate::lake::copy::{Copied, TRIES, copy_table};
 use crate::log;
 use crate::retention::Expired;
+use crate::webhook;
 
 /// Small files of the data directory that a copy needs as they are.
 const SMALL_FILES: [&str; 3] = ["node", "cursor.key", "keys.json"];
@@ -107,6 +109,11 @@ fn copy_events(
     draft: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Option<BackupReport>, Error> {
+    // Before the logs: behind what a webhook has passed nothing may be missing in the copy.
+    let webhooks = data.join(webhook::DIRECTORY);
+    if webhooks.is_dir() {
+        copy_directory(&webhooks, &draft.join(webhook::DIRECTORY))?;
+    }
     let before = erase::Records::read(data)?;
     let log_bytes = copy_logs(data, draft)?;
     let to = Location::parse(None, draft)?;

@@ -10,6 +10,7 @@
 //! <data>/erasures/    what is to be erased, and which numbers were; see `erase`
 //! <data>/retention.json  which numbers retention has taken out; see `retention`
 //! <data>/exports/     export jobs and their files
+//! <data>/webhooks/    who is sent events, and how far each is; for their owner's eyes only
 //! <data>/quarantine/  bytes and batches set aside, each with a report
 //! <data>/tmp/         DuckDB's spill files; emptied at start
 //! ```

@@ -23,6 +23,7 @@ pub mod schema;
 
 pub mod ack;
 pub mod export;
+pub mod feed;
 pub mod hot;
 pub mod ingest;
 pub mod lake;
@@ -42,6 +43,7 @@ pub mod recovery;
 pub mod restore;
 pub mod status;
 pub mod verify;
+pub mod webhook;
 
 mod bots;
 mod checked_json;

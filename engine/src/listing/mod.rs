@@ -51,7 +51,7 @@ pub(crate) use files::OpenFile;
 pub(crate) use filter::Filter;
 pub use order::Order;
 pub(crate) use order::Window;
-pub(crate) use page::{public, public_schema};
+pub(crate) use page::{public, public_schema, rows_within, size_of_rows};
 pub(crate) use tail::Tail;
 pub use tail::{Follower, Fresh};
 

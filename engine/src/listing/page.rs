@@ -255,7 +255,7 @@ pub(crate) fn public(
 }
 
 /// How many of the first rows hold at most `bytes` bytes of values.
-fn rows_within(batch: &RecordBatch, bytes: usize) -> usize {
+pub(crate) fn rows_within(batch: &RecordBatch, bytes: usize) -> usize {
     let mut held = 0;
     (0..batch.num_rows())
         .take_while(|row| {
@@ -266,7 +266,7 @@ fn rows_within(batch: &RecordBatch, bytes: usize) -> usize {
 }
 
 /// Bytes of the texts in `rows`; the other columns are small.
-pub(super) fn size_of_rows(batch: &RecordBatch, rows: std::ops::Range<usize>) -> usize {
+pub(crate) fn size_of_rows(batch: &RecordBatch, rows: std::ops::Range<usize>) -> usize {
     let texts = batch.columns().iter().filter_map(|column| column.as_string_opt::<i32>());
     let bytes = texts.map(|texts| {
         let offsets = texts.value_offsets();

@@ -149,8 +149,8 @@ impl Fixture {
             modified_ms: 0,
             bounds: Bounds {
                 received_at: times.clone().min().zip(times.max()),
-                timestamp: None,
                 tenant: tenants.clone().min().map(Into::into).zip(tenants.max().map(Into::into)),
+                ..Bounds::default()
             },
         }
     }

@@ -47,6 +47,8 @@ pub struct Bounds {
     pub timestamp: Option<(i64, i64)>,
     /// Of `tenant`.
     pub tenant: Option<(Arc<str>, Arc<str>)>,
+    /// Of `sequence`, over all shards.
+    pub sequence: Option<(i64, i64)>,
 }
 
 impl DataFile {
@@ -70,7 +72,7 @@ impl Bounds {
             let column = stats.column(name)?;
             Some((column.min.clone()?, column.max.clone()?))
         };
-        let micros = |name| match ends(name)? {
+        let numbers = |name| match ends(name)? {
             (Bound::Number(min), Bound::Number(max)) => Some((min, max)),
             _ => None,
         };
@@ -78,15 +80,19 @@ impl Bounds {
             Some((Bound::Text(min), Bound::Text(max))) => Some((min.into(), max.into())),
             _ => None,
         };
-        Self { received_at: micros("received_at"), timestamp: micros("timestamp"), tenant }
+        Self {
+            received_at: numbers("received_at"),
+            timestamp: numbers("timestamp"),
+            tenant,
+            sequence: numbers("sequence"),
+        }
     }
 
     /// The bounds in the statistics that the log keeps as JSON.
     fn of_json(stats: &Value) -> Self {
-        let ends = |name| {
-            let end = |side| stats.get(side)?.get(name)?.as_str();
-            Some((end("minValues")?, end("maxValues")?))
-        };
+        let end = |side, name| stats.get(side)?.get(name);
+        let both = |name| Some((end("minValues", name)?, end("maxValues", name)?));
+        let ends = |name| both(name).and_then(|(min, max)| Some((min.as_str()?, max.as_str()?)));
         let micros = |name| {
             let (min, max) = ends(name)?;
             let parse = TimestampMicrosecondType::parse;
@@ -96,6 +102,7 @@ impl Bounds {
             received_at: micros("received_at"),
             timestamp: micros("timestamp"),
             tenant: ends("tenant").map(|(min, max)| (min.into(), max.into())),
+            sequence: both("sequence").and_then(|(min, max)| Some((min.as_i64()?, max.as_i64()?))),
         }
     }
 }

@@ -75,6 +75,7 @@ fn files_and_numbers_of_a_commit_are_read_back() {
             received_at: Some((DAY_MICROS, DAY_MICROS + 5_000)),
             timestamp: Some((DAY_MICROS - 1_000, DAY_MICROS + 4_000)),
             tenant: Some(("acme".into(), "zeta".into())),
+            sequence: Some((1, 7)),
         },
     };
     for table in [&table, &reopened, &Table::open(&location, NODE).unwrap()] {

@@ -1,0 +1,241 @@
+//! Every event, in the order of the numbers, for those who must not miss one: see
+//! [`webhook`](crate::webhook).
+//!
+//! **Guarantees.** Whoever begins at a [`Position`] and goes on where each step has ended gets every
+//! event with a number behind that position that matches, in each shard in the order of the numbers,
+//! whatever is rolled, compacted or restarted meanwhile: a step goes no further than what was durable
+//! and visible when it looked. Each comes once; those that are erased or taken out by retention
+//! before their turn do not come.
+//!
+//! **Not guaranteed.** Events that were set aside and are brought back later keep their numbers,
+//! which have been passed then.
+//!
+//! **Algorithm.** A step asks for the numbers of one shard from the position to a little further, and
+//! looks only into files whose statistics have some of them. Where few events match it asks for twice
+//! as many numbers the next time, up to `WINDOW_MAX`; where many do, for fewer.
+//!
+//! **Limits.** A step gives at most [`STEP_EVENTS`] events and about [`STEP_BYTES`], and is one query
+//! among others: it waits for a worker as they do.
+//!
+//! **Roles.** Any thread that may block.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::Int64Type;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::hot::Goal;
+use crate::listing::{public, public_schema, rows_within, size_of_rows};
+use crate::query::{QueryError, QueryRequest};
+use crate::schema::{PARTITION, column_list};
+use crate::snapshot::{DataFile, Snapshot};
+
+/// Most events of a step.
+pub const STEP_EVENTS: usize = 500;
+/// Bytes of texts at which a step ends; its first event is in it whatever its size.
+pub const STEP_BYTES: usize = 1 << 20;
+/// Most numbers that a step asks for: about what a hot table holds.
+const WINDOW_MAX: i64 = 1 << 18;
+/// The least, and the first.
+const WINDOW_MIN: i64 = 1 << 11;
+
+/// How far somebody has come: the last number of each shard; 0 for a shard that is not named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position(BTreeMap<u32, i64>);
+
+impl Position {
+    fn of(&self, shard: u32) -> i64 {
+        self.0.get(&shard).copied().unwrap_or(0)
+    }
+
+    /// How many numbers lie between it and `end`.
+    #[must_use]
+    pub fn behind(&self, end: &Self) -> u64 {
+        let shards = end.0.iter().map(|(shard, end)| end.saturating_sub(self.of(*shard)));
+        shards.map(|behind| u64::try_from(behind).unwrap_or(0)).sum()
+    }
+}
+
+/// Which events.
+#[derive(Debug, Clone, Default)]
+pub struct FeedRequest {
+    /// Whose; all when absent.
+    pub tenant: Option<String>,
+    /// Of which types; any when empty.
+    pub types: Vec<String>,
+    /// With which names; any when empty.
+    pub events: Vec<String>,
+}
+
+/// Why a step could not be made. The position is as before; the next one may go through.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FeedError {
+    /// What was accepted is not visible, or not yet.
+    #[error("the newest events cannot be seen")]
+    Hidden(#[source] Error),
+    /// They cannot be read.
+    #[error("the events cannot be read")]
+    Query(#[from] QueryError),
+    /// A defect of ours.
+    #[error("the events cannot be prepared: {0}")]
+    Prepare(#[from] arrow::error::ArrowError),
+}
+
+/// What a step gave.
+#[derive(Debug)]
+pub struct Step {
+    /// The events, with the columns of a page of a listing; none when none matched.
+    pub events: RecordBatch,
+    /// Where to go on.
+    pub next: Position,
+    /// Whether there may be more right now.
+    pub has_more: bool,
+}
+
+/// Goes through the events.
+#[derive(Debug)]
+pub struct Feed {
+    request: FeedRequest,
+    /// Numbers that the next step asks for.
+    window: i64,
+}
+
+impl Feed {
+    /// Goes through the events that `request` names.
+    #[must_use]
+    pub fn new(request: FeedRequest) -> Self {
+        Self { request, window: WINDOW_MIN }
+    }
+
+    /// The events behind `from`, in the shard that has most.
+    ///
+    /// # Errors
+    /// See [`FeedError`].
+    pub fn step(&mut self, engine: &Engine, from: &Position) -> Result<Step, FeedError> {
+        let end = engine.end_of_feed().ok_or(FeedError::Hidden(Error::Closed))?;
+        let behind = |shard: u32| end.of(shard) - from.of(shard);
+        let farthest = end.0.keys().copied().max_by_key(|shard| behind(*shard));
+        let Some(shard) = farthest.filter(|shard| behind(*shard) > 0) else {
+            let events = RecordBatch::new_empty(Arc::new(public_schema(&engine.shared.columns)));
+            return Ok(Step { events, next: from.clone(), has_more: false });
+        };
+        // Everything up to `end` was durable before this.
+        engine.reach(Goal::Visible).map_err(FeedError::Hidden)?;
+        let first = from.of(shard) + 1;
+        let last = end.of(shard).min(first.saturating_add(self.window - 1));
+        let (events, is_whole) = self.read(engine, shard, first, last)?;
+        let rows = events.num_rows();
+        let reached = match events.column_by_name("sequence") {
+            Some(sequences) if !is_whole => sequences.as_primitive::<Int64Type>().value(rows - 1),
+            _ => last,
+        };
+        self.window = match is_whole {
+            true => (self.window * 2).min(WINDOW_MAX),
+            false => (reached - first + 1).clamp(WINDOW_MIN, WINDOW_MAX),
+        };
+        let mut next = from.clone();
+        next.0.insert(shard, reached);
+        let has_more = next.behind(&end) > 0;
+        Ok(Step { events, next, has_more })
+    }
+
+    /// The events with these numbers, and whether these are all; if not, there are some.
+    fn read(
+        &self,
+        engine: &Engine,
+        shard: u32,
+        first: i64,
+        last: i64,
+    ) -> Result<(RecordBatch, bool), FeedError> {
+        let shared = &engine.shared;
+        // Held until the end: its files stay.
+        let snapshot = shared.snapshots.load();
+        let request = QueryRequest {
+            sql: self.sql(engine),
+            params: self.params(engine, shard, first, last).into(),
+            tenant: self.request.tenant.clone(),
+            timeout: None,
+        };
+        let mut stream = shared.pool.query(request, Arc::new(part_of(&snapshot, first, last)))?;
+        let (mut batches, mut rows, mut bytes) = (Vec::new(), 0, 0);
+        while rows < STEP_EVENTS
+            && bytes < STEP_BYTES
+            && let Some(batch) = stream.blocking_next()
+        {
+            let batch = public(&batch?, &shared.columns)?;
+            let fit = rows_within(&batch, STEP_BYTES - bytes).max(usize::from(rows == 0));
+            let all = batch.num_rows();
+            let batch = batch.slice(0, fit.min(all));
+            rows += batch.num_rows();
+            bytes = if fit < all { STEP_BYTES } else { bytes + size_of_rows(&batch, 0..all) };
+            batches.push(batch);
+        }
+        let is_whole = rows < STEP_EVENTS && bytes < STEP_BYTES;
+        let schema = Arc::new(public_schema(&shared.columns));
+        Ok((concat_batches(&schema, &batches)?, is_whole))
+    }
+
+    fn sql(&self, engine: &Engine) -> String {
+        let mut columns = format!("{}, \"{PARTITION}\"", column_list());
+        for column in engine.columns().promoted() {
+            columns.push_str(&format!(", \"{}\"", column.name.replace('"', "\"\"")));
+        }
+        let one_of = |column: &str, values: &[String]| match values.len() {
+            0 => String::new(),
+            count => format!(" AND \"{column}\" IN (?{})", ", ?".repeat(count - 1)),
+        };
+        format!(
+            "SELECT {columns} FROM events WHERE node = ? AND shard = ? AND sequence BETWEEN ? AND ?{}{} \
+             ORDER BY sequence LIMIT {STEP_EVENTS}",
+            one_of("type", &self.request.types),
+            one_of("event", &self.request.events),
+        )
+    }
+
+    fn params(&self, engine: &Engine, shard: u32, first: i64, last: i64) -> Vec<Value> {
+        let numbers = [Value::from(engine.node()), shard.into(), first.into(), last.into()];
+        let texts = self.request.types.iter().chain(&self.request.events);
+        numbers.into_iter().chain(texts.map(|text| Value::from(text.as_str()))).collect()
+    }
+}
+
+impl Engine {
+    /// Behind the events that are durable: where those begin that come from now on. None until the log
+    /// has been replayed.
+    #[must_use]
+    pub fn end_of_feed(&self) -> Option<Position> {
+        if !self.is_running() {
+            return None;
+        }
+        let mut end = self.shared.found.get().cloned().unwrap_or_default();
+        for shard in self.shared.shards.iter() {
+            // Relaxed: a number that is missed here comes with the next look; the marker that makes
+            // those below it visible is sent after it.
+            let durable = shard.durable_sequence.load(Ordering::Relaxed);
+            let known = end.entry(shard.shard).or_default();
+            *known = durable.max(*known);
+        }
+        Some(Position(end))
+    }
+}
+
+/// `snapshot` without the files that have none of the numbers.
+fn part_of(snapshot: &Snapshot, first: i64, last: i64) -> Snapshot {
+    let has_some = |file: &&DataFile| {
+        file.bounds.sequence.is_none_or(|(min, max)| min <= last && first <= max)
+    };
+    Snapshot {
+        version: snapshot.version,
+        files: snapshot.files.iter().filter(has_some).cloned().collect(),
+        hot: snapshot.hot.clone(),
+        columns: Arc::clone(&snapshot.columns),
+    }
+}

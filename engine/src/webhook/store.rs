@@ -1,0 +1,98 @@
+//! The files of webhooks.
+//!
+//! **Guarantees.** A file is whole and synced, or the one before it; nobody but its owner reads it.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::Webhook;
+use crate::error::{Error, chain};
+use crate::secret;
+
+/// The directory, in that of the data.
+pub(crate) const DIRECTORY: &str = "webhooks";
+const EXTENSION: &str = "json";
+
+/// Where they are.
+#[derive(Debug)]
+pub(super) struct Store(PathBuf);
+
+impl Store {
+    pub fn of(data: &Path) -> Self {
+        Self(data.join(DIRECTORY))
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.0
+    }
+
+    /// All webhooks; those that cannot be read are reported and left out.
+    pub fn read(&self) -> Result<Vec<Webhook>, Error> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io("read", &self.0)(error)),
+        };
+        let mut webhooks = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(Error::io("read", &self.0))?.path();
+            if path.extension().is_none_or(|extension| extension != EXTENSION) {
+                continue;
+            }
+            match read(&path) {
+                Ok(webhook) => webhooks.push(webhook),
+                Err(error) => {
+                    tracing::error!(
+                        error = chain(&error),
+                        "a webhook cannot be read; nothing is sent"
+                    );
+                }
+            }
+        }
+        Ok(webhooks)
+    }
+
+    pub fn write(&self, webhook: &Webhook) -> Result<(), Error> {
+        let path = self.path(&webhook.id);
+        let failed = || Error::io("write", &path);
+        let text = serde_json::to_vec(webhook).map_err(|error| failed()(error.into()))?;
+        match fs::create_dir(&self.0) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed()(error)),
+            Err(_) => {}
+            Ok(()) => sync(self.0.parent().unwrap_or(&self.0))?,
+        }
+        let draft = secret::draft(&path, &text).map_err(failed())?;
+        fs::rename(draft, &path).map_err(failed())?;
+        sync(&self.0)
+    }
+
+    pub fn remove(&self, id: &str) -> Result<(), Error> {
+        let path = self.path(id);
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        sync(&self.0)
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.0.join(format!("{id}.{EXTENSION}"))
+    }
+}
+
+fn read(path: &Path) -> Result<Webhook, Error> {
+    let text = fs::read(path).map_err(Error::io("read", path))?;
+    let webhook: Webhook = serde_json::from_slice(&text).map_err(|error| {
+        // The message itself could quote the secret.
+        let problem = format!("is not a webhook: line {} column {}", error.line(), error.column());
+        Error::Format { path: path.into(), problem }
+    })?;
+    // A file with another's name would be one webhook in two places.
+    match path.file_stem().is_some_and(|stem| *stem == *webhook.id) {
+        true => Ok(webhook),
+        false => Err(Error::Format { path: path.into(), problem: "has another's name".into() }),
+    }
+}
+
+fn sync(directory: &Path) -> Result<(), Error> {
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(Error::io("sync", directory))
+}

@@ -1,0 +1,115 @@
+//! The feed: whoever goes on where the last step ended gets every event once, whatever happens
+//! meanwhile.
+
+#![allow(clippy::unwrap_used, reason = "a failed test should panic")]
+
+use arrow::array::AsArray;
+use ringlake_engine::Engine;
+use ringlake_engine::feed::{Feed, FeedError, FeedRequest, Position, STEP_BYTES, STEP_EVENTS};
+use support::{MOMENT, assert_sound, config, open, send, send_body, stop};
+
+mod support;
+
+/// Whose events, as their user ids say; and the position behind them.
+fn all(engine: &Engine, request: &FeedRequest, from: &Position) -> (Vec<usize>, Position) {
+    let (mut feed, mut position) = (Feed::new(request.clone()), from.clone());
+    let mut users = Vec::new();
+    loop {
+        let step = feed.step(engine, &position).unwrap();
+        let column = step.events.column_by_name("user_id").unwrap().as_string::<i32>();
+        users.extend(column.iter().map(|user| user.unwrap().parse::<usize>().unwrap()));
+        assert!(step.events.num_rows() <= STEP_EVENTS);
+        position = step.next;
+        if !step.has_more {
+            return (users, position);
+        }
+    }
+}
+
+fn sorted(mut users: Vec<usize>) -> Vec<usize> {
+    users.sort_unstable();
+    users
+}
+
+#[test]
+fn every_event_comes_once_from_memory_and_from_files_and_after_a_restart() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (engine, mut ingests) = open(config(scratch.path()));
+    let every = FeedRequest::default();
+    let mut position = engine.end_of_feed().unwrap();
+    let mut sent = 0;
+    for round in 0..4 {
+        send(&mut ingests[round % 2], sent, 3_000);
+        sent += 3_000;
+        if round == 2 {
+            engine.roll().unwrap();
+        }
+    }
+    let (users, behind) = all(&engine, &every, &position);
+    assert_eq!(sorted(users), (0..sent).collect::<Vec<_>>());
+    assert_eq!(behind, engine.end_of_feed().unwrap());
+    // Where it was, everything is there once more; behind it nothing is.
+    assert_eq!(all(&engine, &every, &position).0.len(), sent);
+    assert!(all(&engine, &every, &behind).0.is_empty());
+    position = behind;
+    send(&mut ingests[0], sent, 10);
+    stop(&engine, ingests);
+
+    let mut fewer = config(scratch.path());
+    fewer.shards = std::num::NonZeroUsize::MIN;
+    let (engine, mut ingests) = open(fewer);
+    send(&mut ingests[0], sent + 10, 10);
+    engine.compact().unwrap();
+    let text = serde_json::to_string(&position).unwrap();
+    let (users, _) = all(&engine, &every, &serde_json::from_str(&text).unwrap());
+    assert_eq!(sorted(users), (sent..sent + 20).collect::<Vec<_>>());
+    let (users, _) = all(&engine, &every, &Position::default());
+    assert_eq!(sorted(users), (0..sent + 20).collect::<Vec<_>>());
+    stop(&engine, ingests);
+    assert_sound(scratch.path(), 12_020);
+}
+
+#[test]
+fn only_events_that_are_wanted_come_in_the_order_of_their_numbers() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (engine, mut ingests) = open(config(scratch.path()));
+    send(&mut ingests[0], 0, 4_000);
+    engine.roll().unwrap();
+    send(&mut ingests[0], 4_000, 4_000);
+    let from = Position::default();
+    let texts = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    let of = |request| all(&engine, &request, &from).0;
+    let with = |wanted: &dyn Fn(usize) -> bool| (0..8_000).filter(|n| wanted(*n)).collect();
+
+    let tenant = Some("t1".to_owned());
+    let one: Vec<usize> = with(&|n| n % 3 == 1);
+    assert_eq!(of(FeedRequest { tenant: tenant.clone(), ..FeedRequest::default() }), one);
+    let events = texts(&["e2", "e5"]);
+    let some: Vec<usize> = with(&|n| n % 3 == 1 && (n % 7 == 2 || n % 7 == 5));
+    let types = texts(&["page", "track"]);
+    assert_eq!(of(FeedRequest { tenant, events, types }), some);
+    let types = texts(&["page"]);
+    assert!(of(FeedRequest { types, ..FeedRequest::default() }).is_empty());
+    let events = texts(&["e'; --"]);
+    assert!(of(FeedRequest { events, ..FeedRequest::default() }).is_empty());
+    stop(&engine, ingests);
+}
+
+#[test]
+fn a_step_ends_at_its_bytes_and_leaves_nothing_out() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (engine, mut ingests) = open(config(scratch.path()));
+    let pad = "x".repeat(100_000);
+    for user in 0..30 {
+        let event = format!(r#"{{"event":"big","user_id":"{user}","url":"{pad}"}}"#);
+        send_body(&mut ingests[0], MOMENT, &event, 1);
+    }
+    let mut feed = Feed::new(FeedRequest::default());
+    let step = feed.step(&engine, &Position::default()).unwrap();
+    assert!(step.has_more && step.events.num_rows() == STEP_BYTES / 100_100, "{step:?}");
+    let (users, _) = all(&engine, &FeedRequest::default(), &Position::default());
+    assert_eq!(users, (0..30).collect::<Vec<_>>());
+    stop(&engine, ingests);
+    let error = feed.step(&engine, &Position::default()).unwrap_err();
+    assert!(matches!(error, FeedError::Hidden(_)), "{error}");
+}
