@@ -7,19 +7,19 @@
 //! new connection; one that may have arrived never is, because sending it twice could store it twice.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -27,6 +27,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::UsageError;
 use crate::cli::SentKey;
+use crate::webhooks::is_public;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often [`Client::insist`] sends a request.
@@ -39,9 +40,19 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Text of an error answer that is shown.
 const ERROR_MAX_BYTES: usize = 64 << 10;
 
+/// Where a client may connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Wherever the name of the server leads.
+    Anywhere,
+    /// To addresses that are out on the internet, whatever the name says.
+    Internet,
+}
+
 /// A server, and perhaps a connection to it.
 pub struct Client {
     tls: Option<TlsConnector>,
+    reach: Reach,
     host: String,
     port: u16,
     authority: HeaderValue,
@@ -72,6 +83,8 @@ pub struct Outgoing {
     pub accept: Option<&'static str>,
     /// From which byte on the answer is wanted, as long as it has this `ETag`.
     pub from: Option<(u64, String)>,
+    /// More headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Client {
@@ -82,6 +95,29 @@ impl Client {
     /// A [`UsageError`] for anything but an `http://` or `https://` URL, for a key that no header can
     /// hold, and for certificates that cannot be read.
     pub fn new(url: &str, sent: &SentKey) -> Result<Self> {
+        let client = Self::with(url, Reach::Anywhere, || connector(sent.ca()))?;
+        Ok(Self { authorization: sent.get().map(bearer).transpose()?, ..client })
+    }
+
+    /// A client for the server at `url`, which somebody else has named. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn to_receiver(url: &str, reach: Reach) -> Result<Self> {
+        /// What the system trusts takes milliseconds to read, and some 1 MB.
+        static TRUSTED: OnceLock<TlsConnector> = OnceLock::new();
+        let connector = || match TRUSTED.get() {
+            Some(known) => Ok(known.clone()),
+            None => connector(None).map(|made| TRUSTED.get_or_init(|| made).clone()),
+        };
+        Self::with(url, reach, connector)
+    }
+
+    fn with(
+        url: &str,
+        reach: Reach,
+        connector: impl FnOnce() -> Result<TlsConnector>,
+    ) -> Result<Self> {
         let wrong = |why: &str| UsageError(format!("`{url}` {why}"));
         let uri: Uri = url.parse().map_err(|error| wrong(&format!("is not a URL: {error}")))?;
         let (Some(scheme @ ("http" | "https")), Some(authority)) =
@@ -92,13 +128,14 @@ impl Client {
         if uri.query().is_some() {
             bail!(wrong("has a query string; name the server only"));
         }
-        let tls = if scheme == "https" { Some(connector(sent.ca())?) } else { None };
+        let tls = if scheme == "https" { Some(connector()?) } else { None };
         Ok(Self {
             port: authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 }),
             tls,
+            reach,
             host: authority.host().trim_matches(['[', ']']).to_owned(),
             authority: HeaderValue::from_str(authority.as_str())?,
-            authorization: sent.get().map(bearer).transpose()?,
+            authorization: None,
             base: uri.path().trim_end_matches('/').to_owned(),
             connection: None,
         })
@@ -181,16 +218,40 @@ impl Client {
                 .header(hyper::header::RANGE, format!("bytes={from}-"))
                 .header(hyper::header::IF_RANGE, tag);
         }
+        for (name, value) in &outgoing.headers {
+            request = request.header(name, value);
+        }
         Ok(request.body(Full::new(outgoing.body.clone()))?)
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
-        let connecting = TcpStream::connect((self.host.as_str(), self.port));
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await??;
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, self.reach()).await??;
         stream.set_nodelay(true)?;
         let Some(tls) = &self.tls else { return speak(stream).await };
         let shaking = tls.connect(ServerName::try_from(self.host.clone())?, stream);
         speak(tokio::time::timeout(CONNECT_TIMEOUT, shaking).await??).await
+    }
+}
+
+impl Client {
+    /// Connects to the first address of the server that takes it.
+    async fn reach(&self) -> Result<TcpStream> {
+        let server = (self.host.as_str(), self.port);
+        if self.reach == Reach::Anywhere {
+            return Ok(TcpStream::connect(server).await?);
+        }
+        // What was looked at is what is connected to: a second look could find another address.
+        let mut failed = anyhow!("its name leads to no address on the internet");
+        for address in lookup_host(server).await? {
+            if !is_public(address.ip()) {
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failed = error.into(),
+            }
+        }
+        Err(failed)
     }
 }
 

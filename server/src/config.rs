@@ -84,6 +84,8 @@ pub struct Config {
     pub privacy: Privacy,
     /// What connections are encrypted with. Default nothing: plain HTTP/1.1, as behind a proxy.
     pub tls: Option<TlsFiles>,
+    /// Where webhooks may go.
+    pub webhooks: WebhooksConfig,
     /// Where traces go, and of what.
     pub traces: TracesConfig,
     /// Where to listen, as `address:port`.
@@ -132,6 +134,14 @@ pub struct TracesConfig {
     /// Part of the requests that are traced, between 0 and 1; at 0 only background work is. Default
     /// 0.001.
     pub sample: f64,
+}
+
+/// Where webhooks may go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WebhooksConfig {
+    /// Whether they may go to addresses that are not on the internet, and by plain HTTP. Default no:
+    /// tenants name the URLs, and the server may reach what they may not.
+    pub allow_private: bool,
 }
 
 /// What is kept of visitors.
@@ -443,6 +453,7 @@ fn validate(raw: Raw, origins: BTreeMap<&'static str, Origin>) -> Result<Config,
             honour_dnt: raw.privacy.honour_dnt.unwrap_or_default(),
         },
         tls: raw::tls(&raw)?,
+        webhooks: WebhooksConfig { allow_private: raw.webhooks.allow_private.unwrap_or_default() },
         traces: raw::traces(&raw)?,
         listen: raw.listen.unwrap_or_else(|| DEFAULT_LISTEN.into()),
         ack: raw.ack.unwrap_or(Ack::Disk),

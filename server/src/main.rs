@@ -7,7 +7,8 @@
 //! | [`config`] | file, environment and flags, made into legal values |
 //! | [`commands`] | one module a command |
 //! | [`http`] | the server: connections, routes, answers |
-//! | [`client`] | the HTTP client that commands use |
+//! | [`webhooks`] | events sent to those who want them |
+//! | [`client`] | the HTTP client of all of these |
 //! | [`logging`] | what goes to standard error, and how |
 //! | [`traces`] | what goes to a collector of OpenTelemetry, when there is one |
 //!
@@ -32,6 +33,7 @@ mod config;
 mod http;
 mod logging;
 mod traces;
+mod webhooks;
 
 /// The command did its work.
 pub const EXIT_FINE: u8 = 0;

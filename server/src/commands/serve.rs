@@ -5,6 +5,7 @@
 //!    its body has yet to come; connections without one get a last call and are closed. After two
 //!    fifths of the time every connection is closed, whatever it is doing: what was not answered
 //!    was not acknowledged.
+//!    Messages of webhooks have the same time.
 //! 2. The engine stops: see [`ringlake_engine::Engine::shutdown`].
 //!
 //! The exit code is 0 when everything that was accepted is in the table or the synced log.
@@ -20,6 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use ringlake_engine::webhook::Webhooks;
 use ringlake_engine::{Engine, Ingest};
 use ringlake_keys::{Keys, Limits};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -34,7 +36,7 @@ use crate::http::{App, SMALL_BODIES_BYTES, keys, serving_loop};
 use crate::logging::{self, Repeats};
 use crate::traces::export::{Exporter, LAST_SEND_TIMEOUT};
 use crate::traces::{self, Tracer};
-use crate::{EXIT_FAILED, EXIT_FINE, UsageError};
+use crate::{EXIT_FAILED, EXIT_FINE, UsageError, webhooks};
 
 /// Threads for work that blocks, beside one for each query that may run or wait: listings, statistics,
 /// results being encoded, keys, rolls, scrapes. Each exists while it is needed.
@@ -85,7 +87,9 @@ pub fn run(arguments: &Serve, log: Option<LogFormat>) -> Result<u8> {
         tracing::error!(error, "no exports are taken");
     }
 
-    let shared = Shared { config, keys, tls, tracer };
+    let webhooks = Webhooks::open(&config.engine.data)
+        .with_context(|| format!("cannot read the webhooks in {data}"))?;
+    let shared = Shared { config, keys, tls, webhooks, tracer };
     let (app, targets, loops) = start_loops(engine, ingests, shared, &runtime)?;
     let code = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -162,6 +166,7 @@ struct Shared {
     config: Config,
     keys: Keys,
     tls: Option<Tls>,
+    webhooks: Webhooks,
     tracer: Option<Arc<Tracer>>,
 }
 
@@ -173,7 +178,7 @@ fn start_loops(
     shared: Shared,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<Started> {
-    let Shared { config, keys, tls, tracer } = shared;
+    let Shared { config, keys, tls, webhooks, tracer } = shared;
     let app = Arc::new(App {
         engine,
         limits: Limits {
@@ -189,6 +194,8 @@ fn start_loops(
         tls,
         turned_away: Default::default(),
         small_bodies: Semaphore::new(SMALL_BODIES_BYTES),
+        webhooks,
+        deliveries: Default::default(),
         tracer,
         control: runtime.handle().clone(),
         stopping: CancellationToken::new(),
@@ -202,14 +209,16 @@ fn start_loops(
         let thread = serving_loop::start(index, Arc::clone(&app), ingest, receiver);
         threads.push(thread.context("cannot start a serving loop")?);
     }
+    let sending = webhooks::start(Arc::clone(&app));
+    threads.push(sending.context("cannot start the thread of the webhooks")?);
     Ok((app, targets, threads))
 }
 
 /// Ends the loops, then the engine; says whether everything accepted is durable.
-fn stop(app: &App, loops: Vec<JoinHandle<()>>, asked: Instant) -> Result<u8> {
-    for serving in loops {
-        if serving.join().is_err() {
-            tracing::error!("a serving loop had panicked");
+fn stop(app: &App, threads: Vec<JoinHandle<()>>, asked: Instant) -> Result<u8> {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a serving loop, or the thread of the webhooks, had panicked");
         }
     }
     let left = app.config.shutdown_timeout.saturating_sub(asked.elapsed());

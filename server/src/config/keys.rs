@@ -173,6 +173,12 @@ pub const KEYS: &[Key] = &[
         "events",
         "events of all keys of a tenant in a window; 0 is any",
     ),
+    Key {
+        name: "webhooks.allow_private",
+        kind: Kind::Flag,
+        unit: "true or false",
+        meaning: "whether webhooks may go to addresses that are not on the internet, and by plain HTTP",
+    },
     text(
         "traces.url",
         "http:// or https:// URL",

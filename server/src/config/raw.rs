@@ -28,6 +28,7 @@ pub(super) struct Raw {
     pub tls: Tls,
     pub privacy: Privacy,
     pub limits: Limits,
+    pub webhooks: Webhooks,
     pub traces: Traces,
     pub dedup: Dedup,
     pub log: Log,
@@ -81,6 +82,12 @@ pub(super) struct Limits {
     pub key_events: Option<u64>,
     pub tenant_requests: Option<u64>,
     pub tenant_events: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Webhooks {
+    pub allow_private: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -195,6 +202,7 @@ impl Raw {
                 tenant_requests: Some(config.quotas.tenant.requests),
                 tenant_events: Some(config.quotas.tenant.events),
             },
+            webhooks: Webhooks { allow_private: Some(config.webhooks.allow_private) },
             traces: Traces { url: config.traces.url.clone(), sample: Some(config.traces.sample) },
             dedup: Dedup {
                 ids: given(engine.dedup.ids),

@@ -25,6 +25,7 @@ use ringlake_engine::Readiness;
 use ringlake_engine::accounting::Refusal;
 use ringlake_engine::metrics::{BOUNDS_NANOS, Histogram, Totals};
 use ringlake_engine::status::{CompactionStatus, RetentionStatus, Status};
+use ringlake_engine::webhook::WebhookState;
 
 use super::App;
 use super::answer::Problem;
@@ -94,6 +95,7 @@ impl Collector for Scrape {
         storage(&mut writer, &status)?;
         compaction(&mut writer, &status.compaction)?;
         retention(&mut writer, &status.retention)?;
+        self.webhooks(&mut writer)?;
         traces(&mut writer, self.0.tracer.as_deref())?;
         let ready = matches!(self.0.engine.readiness(), Readiness::Ready);
         writer.gauge("ready", "1 when events are accepted durably", u64::from(ready))?;
@@ -130,6 +132,26 @@ impl Scrape {
             }
         }
         writer.counters("validation_errors", "refusals of what clients sent", "type", by_code)
+    }
+
+    fn webhooks(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let deliveries = &self.0.deliveries;
+        let help = "attempts to send a message of a webhook, by how they ended";
+        writer.counters("webhook_deliveries", help, "status", deliveries.attempts())?;
+        let mut took = Totals::default();
+        deliveries.took.add_to(&mut took);
+        let help = "time from the first byte of such a message to its answer";
+        writer.histograms("webhook_delivery_latency", help, [(None, took)])?;
+        let (webhooks, end) = (self.0.webhooks.list(None), self.0.engine.end_of_feed());
+        let by_state = WebhookState::ALL.map(|state| {
+            let count = webhooks.iter().filter(|webhook| webhook.state() == state).count();
+            (state.name(), count as u64)
+        });
+        writer.gauges("webhooks", "webhooks, by what they are at", "state", by_state)?;
+        let behind =
+            end.iter().flat_map(|end| webhooks.iter().map(|webhook| webhook.position.behind(end)));
+        let help = "events that the webhook furthest behind has yet to look at";
+        writer.gauge("webhook_behind_events", help, behind.max().unwrap_or(0))
     }
 
     fn latencies(&self, writer: &mut Writer<'_>) -> fmt::Result {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use ringlake_engine::Engine;
 use ringlake_engine::metrics::Histogram;
+use ringlake_engine::webhook::Webhooks;
 use ringlake_keys::{Keys, Limits};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::traces::Tracer;
+use crate::webhooks::Totals;
 
 pub mod accept;
 mod access;
@@ -58,9 +60,12 @@ pub mod serving_loop;
 mod stats;
 mod status;
 pub mod tls;
+mod webhooks;
 
+pub use answer::chain;
 pub use forwarded::Network;
 pub use ingest::now_micros;
+pub use listing::objects;
 use serving_loop::LoopShared;
 
 /// What every loop and every route can reach.
@@ -84,6 +89,10 @@ pub struct App {
     pub small_bodies: Semaphore,
     /// Time from a query's head to its first rows.
     pub queries: Histogram,
+    /// Who is sent events, and how far each of them is.
+    pub webhooks: Webhooks,
+    /// What came of sending.
+    pub deliveries: Totals,
     /// Where traces go, when they are on.
     pub tracer: Option<Arc<Tracer>>,
     /// The control runtime, for its pool of threads that may block.

@@ -11,7 +11,7 @@ use axum::routing::{delete, get, post};
 use super::answer::Problem;
 use super::{
     App, admin, console, erase, exports, keys, listing, metrics, openapi, profile, query, stats,
-    status,
+    status, webhooks,
 };
 use crate::traces::Trace;
 
@@ -34,6 +34,16 @@ fn routes() -> Router<Arc<App>> {
             get(exports::show).delete(exports::cancel).fallback(only_get_and_delete),
         )
         .route("/v1/exports/{id}/files/{name}", get(exports::fetch).fallback(only_get))
+        .route(
+            "/v1/webhooks",
+            get(webhooks::list).post(webhooks::create).fallback(only_get_and_post),
+        )
+        .route(
+            "/v1/webhooks/{id}",
+            get(webhooks::show).delete(webhooks::remove).fallback(only_get_and_delete),
+        )
+        .route("/v1/webhooks/{id}/deliveries", get(webhooks::deliveries).fallback(only_get))
+        .route("/v1/webhooks/{id}/resume", post(webhooks::resume).fallback(only_post))
         .route("/v1/stats", get(stats::answer).fallback(only_get))
         .route("/v1/schema", get(stats::schema).fallback(only_get))
         .route("/v1/status", get(status::status).fallback(only_get))

@@ -1,0 +1,361 @@
+//! Webhooks: events sent to those who want them, by HTTP.
+//!
+//! ```text
+//!  webhook ─▶ feed: the next events ─▶ message, signed ─▶ POST ─▶ how it went, noted
+//! ```
+//!
+//! **Guarantees.** Every event that a webhook wants is sent until its receiver has answered 2xx, also
+//! across restarts; what comes twice and what is given up is in
+//! [`engine::webhook`](ringlake_engine::webhook). Nothing here is in the way of a request: the thread
+//! looks for what is stored. Nothing is sent to an address that is not public unless the configuration
+//! allows it, whatever a name resolves to, and no redirect is followed.
+//!
+//! **Not guaranteed.** An order across shards.
+//!
+//! **Limits.** Of one webhook one message is on its way at a time. [`AT_A_TIME`] of all are read or
+//! sent together; a receiver has [`ATTEMPT_TIMEOUT`] to answer. A webhook that has everything looks
+//! again after [`LOOK_EVERY`].
+//!
+//! **Memory.** A message of about 1 MB for each of those, and for each webhook whose last attempts have
+//! failed, until its circuit opens.
+//!
+//! **Roles.** One thread with a loop of its own, behind those that answer.
+
+mod address;
+mod message;
+mod target;
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue};
+use ringlake_engine::feed::{Feed, FeedError, Position};
+use ringlake_engine::metrics::Histogram;
+use ringlake_engine::webhook::{Delivery, Outcome, Webhook, WebhookState};
+use ringlake_niceness::Behind;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+pub use address::is_public;
+pub use target::Target;
+
+use crate::client::{Client, Outgoing, Reach, read as read_answer, retry_after};
+use crate::http::{App, chain, grace, now_micros};
+use message::Message;
+
+/// Webhooks whose events are read or sent at a time.
+const AT_A_TIME: usize = 8;
+/// Time for an attempt, from the first byte to the answer.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How soon a webhook that has everything looks again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How soon events that could not be read are tried again.
+const READ_AGAIN: Duration = Duration::from_secs(5);
+/// How often a webhook whose receiver is gone looks whether it is back; whoever says so wakes it.
+const GONE_LOOK: Duration = Duration::from_hours(1);
+/// What is read of an answer, so that its connection can be used again.
+const ANSWER_MAX_BYTES: usize = 64 << 10;
+/// Longest reason of a failure that is kept.
+const ERROR_MAX_CHARS: usize = 200;
+
+/// What all deliveries together came to.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Attempts, in the order of [`Outcome::ALL`].
+    attempts: [AtomicU64; Outcome::ALL.len()],
+    /// What they took.
+    pub took: Histogram,
+}
+
+impl Totals {
+    /// How many attempts ended how.
+    pub fn attempts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        // Relaxed: statistics.
+        let count = |(outcome, count): (Outcome, &AtomicU64)| {
+            (outcome.name(), count.load(Ordering::Relaxed))
+        };
+        Outcome::ALL.into_iter().zip(&self.attempts).map(count)
+    }
+
+    fn count(&self, outcome: Outcome) {
+        let at = Outcome::ALL.iter().position(|other| *other == outcome).unwrap_or(0);
+        // Relaxed: statistics.
+        self.attempts[at].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Starts the thread that sends; it ends, soon, when the server stops.
+///
+/// # Errors
+/// When the system makes no thread or no loop.
+pub fn start(app: Arc<App>) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("webhooks".into()).spawn(move || {
+        ringlake_niceness::step(Behind::Answers);
+        runtime.block_on(run(app));
+        // A name that is being looked up would hold it.
+        runtime.shutdown_background();
+    })
+}
+
+/// Keeps one task for each webhook.
+async fn run(app: Arc<App>) {
+    let mut changes = app.webhooks.changes();
+    let turns = Arc::new(Semaphore::new(AT_A_TIME));
+    let (mut tasks, mut known) = (JoinSet::new(), HashSet::new());
+    loop {
+        let now = app.webhooks.list(None);
+        known.retain(|id| now.iter().any(|webhook| webhook.id == *id));
+        for webhook in now {
+            if known.insert(webhook.id.clone()) {
+                tasks.spawn(Sender::new(&app, &turns, &webhook).run());
+            }
+        }
+        let changed = app.stopping.run_until_cancelled(changes.changed()).await;
+        if !matches!(changed, Some(Ok(()))) {
+            break;
+        }
+        while tasks.try_join_next().is_some() {}
+    }
+    // What has been sent is to be noted, or it would be sent again.
+    let ending = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(grace(app.config.shutdown_timeout), ending).await.is_err() {
+        tracing::info!("deliveries of webhooks are broken off; the next start repeats them");
+    }
+}
+
+/// What sends the messages of one webhook.
+struct Sender {
+    app: Arc<App>,
+    turns: Arc<Semaphore>,
+    id: String,
+    /// Absent while it is being read.
+    feed: Option<Feed>,
+    /// What is in turn, if it has been read.
+    message: Option<Message>,
+    /// Where it goes, once something was sent.
+    client: Option<(Client, Target)>,
+}
+
+impl Sender {
+    fn new(app: &Arc<App>, turns: &Arc<Semaphore>, webhook: &Webhook) -> Self {
+        Self {
+            app: Arc::clone(app),
+            turns: Arc::clone(turns),
+            id: webhook.id.clone(),
+            feed: None,
+            message: None,
+            client: None,
+        }
+    }
+
+    /// Sends until the webhook is removed or the server stops.
+    async fn run(mut self) {
+        let mut changes = self.app.webhooks.changes();
+        let stopping = self.app.stopping.clone();
+        while let Ok(webhook) = self.app.webhooks.find(None, &self.id) {
+            if stopping.is_cancelled() {
+                return;
+            }
+            let pause = self.take_turn(&webhook).await;
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Does what is to be done now; gives the time until there may be more.
+    async fn take_turn(&mut self, webhook: &Webhook) -> Duration {
+        if webhook.state() == WebhookState::Gone {
+            return GONE_LOOK;
+        }
+        let early = webhook.next_attempt_at.saturating_sub(now_micros());
+        if let Some(early) = u64::try_from(early).ok().filter(|early| *early > 0) {
+            return Duration::from_micros(early);
+        }
+        let turns = Arc::clone(&self.turns);
+        // It is never closed.
+        let _turn = turns.acquire().await;
+        let message = match self.message.take() {
+            Some(message) => message,
+            None => match self.read(webhook).await {
+                Ok(Read::Message(message)) => message,
+                Ok(Read::Nothing { has_more: true }) => return Duration::ZERO,
+                Ok(Read::Nothing { has_more: false }) => return LOOK_EVERY,
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::warn!(webhook = self.id, error, "events cannot be read for a webhook");
+                    return READ_AGAIN;
+                }
+            },
+        };
+        self.attempt(webhook, message).await;
+        // How long to wait is in what was noted.
+        Duration::ZERO
+    }
+
+    /// The next events that the webhook wants.
+    async fn read(&mut self, webhook: &Webhook) -> Result<Read, FeedError> {
+        let mut feed = self.feed.take().unwrap_or_else(|| Feed::new(webhook.request()));
+        let (app, id) = (Arc::clone(&self.app), self.id.clone());
+        let position = webhook.position.clone();
+        let reading = self.app.control.spawn_blocking(move || {
+            let read = read(&app, &mut feed, &id, &position);
+            (feed, read)
+        });
+        match reading.await {
+            Ok((feed, read)) => {
+                self.feed = Some(feed);
+                read
+            }
+            // It has panicked, which was logged, or the server ends.
+            Err(_) => Ok(Read::Nothing { has_more: false }),
+        }
+    }
+
+    /// Sends `message` once, and notes how that went.
+    async fn attempt(&mut self, webhook: &Webhook, message: Message) {
+        let (at, began) = (now_micros(), Instant::now());
+        let posting = tokio::time::timeout(ATTEMPT_TIMEOUT, self.post(webhook, &message, at));
+        let (status, error, asked_pause) = match posting.await {
+            Ok(Ok(answer)) if answer.status.is_success() => (Some(answer.status), None, None),
+            Ok(Ok(answer)) => {
+                let error = format!("the receiver answered {}", answer.status);
+                (Some(answer.status), Some(error), answer.asked_pause)
+            }
+            Ok(Err(error)) => (None, Some(format!("{error:#}")), None),
+            Err(_) => {
+                let seconds = ATTEMPT_TIMEOUT.as_secs();
+                (None, Some(format!("the receiver did not answer within {seconds} s")), None)
+            }
+        };
+        if status.is_none() {
+            self.client = None;
+        }
+        let outcome = match status {
+            Some(StatusCode::GONE) => Outcome::Gone,
+            _ if error.is_none() => Outcome::Delivered,
+            _ => Outcome::Failed,
+        };
+        let took = began.elapsed();
+        self.app.deliveries.took.observe(took);
+        let delivery = Delivery {
+            message: message.id.clone(),
+            at,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            events: message.events,
+            outcome,
+            status: status.map(|status| status.as_u16()),
+            error: error.map(|error| error.chars().take(ERROR_MAX_CHARS).collect()),
+        };
+        let (app, id, next) = (Arc::clone(&self.app), self.id.clone(), message.next.clone());
+        let noting = self
+            .app
+            .control
+            .spawn_blocking(move || app.webhooks.attempted(&id, delivery, &next, asked_pause));
+        let Ok(Some(noted)) = noting.await else { return };
+        self.app.deliveries.count(noted.deliveries.back().map_or(outcome, |last| last.outcome));
+        // A message that fails stays as it is, but takes no memory while the circuit is open.
+        if noted.state() == WebhookState::Retrying && noted.position == webhook.position {
+            self.message = Some(message);
+        }
+        self.say(webhook, &noted);
+    }
+
+    /// The log hears of a receiver that stops to work and of one that works again, not of each attempt.
+    fn say(&self, before: &Webhook, now: &Webhook) {
+        let (webhook, failures) = (&self.id, now.failures);
+        let error = now.deliveries.back().and_then(|last| last.error.as_deref());
+        match (before.state(), now.state()) {
+            (WebhookState::Broken, WebhookState::Active) => {
+                tracing::info!(webhook, "a webhook is delivered again");
+            }
+            (WebhookState::Active | WebhookState::Retrying, WebhookState::Broken) => {
+                tracing::warn!(webhook, failures, error, "a webhook cannot be delivered");
+            }
+            (_, WebhookState::Gone) => {
+                tracing::warn!(webhook, "the receiver of a webhook wants no more messages");
+            }
+            _ => {}
+        }
+        if now.given_up_events > before.given_up_events {
+            let events = now.given_up_events - before.given_up_events;
+            tracing::error!(webhook, events, error, "a message of a webhook is given up");
+        }
+    }
+
+    /// Sends `message` and reads the answer.
+    async fn post(&mut self, webhook: &Webhook, message: &Message, at: i64) -> Result<Answer> {
+        let key = webhook.secret.key().context("the secret in the webhook's file is none")?;
+        let timestamp = at / 1_000_000;
+        let (client, target) = match &mut self.client {
+            Some(known) => known,
+            none => none.insert(self.app.connect_to(webhook)?),
+        };
+        let header = |name: &'static str, value: String| {
+            Ok::<_, anyhow::Error>((HeaderName::from_static(name), HeaderValue::try_from(value)?))
+        };
+        let outgoing = Outgoing {
+            path: target.path.clone(),
+            body: message.body.clone(),
+            content_type: Some("application/json"),
+            headers: vec![
+                header("user-agent", concat!("ringlake/", env!("CARGO_PKG_VERSION")).into())?,
+                header("webhook-id", message.id.clone())?,
+                header("webhook-timestamp", timestamp.to_string())?,
+                header("webhook-signature", message.signature(&key, timestamp))?,
+            ],
+            ..Outgoing::default()
+        };
+        let response = client.send(&outgoing).await?;
+        let (status, asked_pause) = (response.status(), retry_after(&response));
+        // What it says is nobody's business. Without its end the connection is of no more use.
+        if read_answer(response, ANSWER_MAX_BYTES).await.is_err() {
+            self.client = None;
+        }
+        Ok(Answer { status, asked_pause })
+    }
+}
+
+/// What there was to read.
+enum Read {
+    Message(Message),
+    /// No event that the webhook wants.
+    Nothing {
+        has_more: bool,
+    },
+}
+
+/// How a receiver answered.
+struct Answer {
+    status: StatusCode,
+    asked_pause: Option<Duration>,
+}
+
+fn read(app: &App, feed: &mut Feed, id: &str, from: &Position) -> Result<Read, FeedError> {
+    let step = feed.step(&app.engine, from)?;
+    if step.events.num_rows() == 0 {
+        app.webhooks.passed(id, step.next);
+        return Ok(Read::Nothing { has_more: step.has_more });
+    }
+    Ok(Read::Message(Message::new(id, step)?))
+}
+
+impl App {
+    /// A client for the receiver of `webhook`; nothing is sent yet.
+    fn connect_to(&self, webhook: &Webhook) -> Result<(Client, Target)> {
+        let is_private_allowed = self.config.webhooks.allow_private;
+        let target = Target::parse(&webhook.url, is_private_allowed);
+        let target = target.map_err(|why| anyhow!("the URL {why}"))?;
+        let reach = if is_private_allowed { Reach::Anywhere } else { Reach::Internet };
+        Ok((Client::to_receiver(&target.origin, reach)?, target))
+    }
+}
