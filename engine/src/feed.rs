@@ -3,8 +3,8 @@
 //!
 //! **Guarantees.** Whoever begins at a [`Position`] and goes on where each step has ended gets every
 //! event with a number behind that position that matches, in each shard in the order of the numbers,
-//! whatever is rolled, compacted or restarted meanwhile: a step goes no further than what was durable
-//! and visible when it looked. Each comes once; those that are erased or taken out by retention
+//! whatever is rolled, compacted or restarted meanwhile: a step goes no further than what is durable and
+//! visible ([`Engine::visible_end`]). Each comes once; those that are erased or taken out by retention
 //! before their turn do not come.
 //!
 //! **Not guaranteed.** Events that were set aside and are brought back later keep their numbers,
@@ -14,8 +14,10 @@
 //! looks only into files whose statistics have some of them. Where few events match it asks for twice
 //! as many numbers the next time, up to `WINDOW_MAX`; where many do, for fewer.
 //!
-//! **Limits.** A step gives at most [`STEP_EVENTS`] events and about [`STEP_BYTES`], and is one query
-//! among others: it waits for a worker as they do.
+//! **Limits.** A step gives at most [`STEP_EVENTS`] events and about [`STEP_BYTES`], in parts of
+//! [`PART_EVENTS`] and [`PART_BYTES`]: files are sorted by something else than the number, so that it
+//! takes about as long to find a few as to find many. It is one query among others, and waits for a
+//! worker as they do.
 //!
 //! **Roles.** Any thread that may block.
 
@@ -26,6 +28,7 @@ use std::sync::atomic::Ordering;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
+use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -38,13 +41,17 @@ use crate::schema::{PARTITION, column_list};
 use crate::snapshot::{DataFile, Snapshot};
 
 /// Most events of a step.
-pub const STEP_EVENTS: usize = 500;
+pub const STEP_EVENTS: usize = 10_000;
 /// Bytes of texts at which a step ends; its first event is in it whatever its size.
-pub const STEP_BYTES: usize = 1 << 20;
+pub const STEP_BYTES: usize = 4 << 20;
+/// Most events of a part.
+pub const PART_EVENTS: usize = 500;
+/// Bytes of texts at which a part ends; its first event is in it whatever its size.
+pub const PART_BYTES: usize = 1 << 20;
 /// Most numbers that a step asks for: about what a hot table holds.
 const WINDOW_MAX: i64 = 1 << 18;
 /// The least, and the first.
-const WINDOW_MIN: i64 = 1 << 11;
+const WINDOW_MIN: i64 = 1 << 14;
 
 /// How far somebody has come: the last number of each shard; 0 for a shard that is not named.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +60,13 @@ pub struct Position(BTreeMap<u32, i64>);
 impl Position {
     fn of(&self, shard: u32) -> i64 {
         self.0.get(&shard).copied().unwrap_or(0)
+    }
+
+    /// The same but for one shard.
+    fn at(&self, shard: u32, number: i64) -> Self {
+        let mut other = self.clone();
+        other.0.insert(shard, number);
+        other
     }
 
     /// How many numbers lie between it and `end`.
@@ -86,18 +100,27 @@ pub enum FeedError {
     Query(#[from] QueryError),
     /// A defect of ours.
     #[error("the events cannot be prepared: {0}")]
-    Prepare(#[from] arrow::error::ArrowError),
+    Prepare(#[from] ArrowError),
 }
 
 /// What a step gave.
 #[derive(Debug)]
 pub struct Step {
-    /// The events, with the columns of a page of a listing; none when none matched.
-    pub events: RecordBatch,
+    /// The events in their order; none when none matched.
+    pub parts: Vec<Part>,
     /// Where to go on.
     pub next: Position,
-    /// Whether there may be more right now.
+    /// Whether there may be more before the end.
     pub has_more: bool,
+}
+
+/// Some of the events of a step.
+#[derive(Debug)]
+pub struct Part {
+    /// They, with the columns of a page of a listing; at least one.
+    pub events: RecordBatch,
+    /// The position behind them.
+    pub next: Position,
 }
 
 /// Goes through the events.
@@ -115,36 +138,39 @@ impl Feed {
         Self { request, window: WINDOW_MIN }
     }
 
-    /// The events behind `from`, in the shard that has most.
+    /// The events behind `from` and not behind `end`, in the shard that has most numbers there. `end`
+    /// is one that [`Engine::visible_end`] has given.
     ///
     /// # Errors
     /// See [`FeedError`].
-    pub fn step(&mut self, engine: &Engine, from: &Position) -> Result<Step, FeedError> {
-        let end = engine.end_of_feed().ok_or(FeedError::Hidden(Error::Closed))?;
+    pub fn step(
+        &mut self,
+        engine: &Engine,
+        from: &Position,
+        end: &Position,
+    ) -> Result<Step, FeedError> {
         let behind = |shard: u32| end.of(shard) - from.of(shard);
         let farthest = end.0.keys().copied().max_by_key(|shard| behind(*shard));
         let Some(shard) = farthest.filter(|shard| behind(*shard) > 0) else {
-            let events = RecordBatch::new_empty(Arc::new(public_schema(&engine.shared.columns)));
-            return Ok(Step { events, next: from.clone(), has_more: false });
+            return Ok(Step { parts: Vec::new(), next: from.clone(), has_more: false });
         };
-        // Everything up to `end` was durable before this.
-        engine.reach(Goal::Visible).map_err(FeedError::Hidden)?;
         let first = from.of(shard) + 1;
         let last = end.of(shard).min(first.saturating_add(self.window - 1));
         let (events, is_whole) = self.read(engine, shard, first, last)?;
-        let rows = events.num_rows();
-        let reached = match events.column_by_name("sequence") {
-            Some(sequences) if !is_whole => sequences.as_primitive::<Int64Type>().value(rows - 1),
-            _ => last,
+        let mut parts = parts_of(&events, |reached| from.at(shard, reached))?;
+        let next = match parts.last_mut() {
+            Some(last) if !is_whole => last.next.clone(),
+            _ => from.at(shard, last),
         };
+        if let Some(last) = parts.last_mut() {
+            last.next = next.clone();
+        }
         self.window = match is_whole {
             true => (self.window * 2).min(WINDOW_MAX),
-            false => (reached - first + 1).clamp(WINDOW_MIN, WINDOW_MAX),
+            false => (next.of(shard) - first + 1).clamp(WINDOW_MIN, WINDOW_MAX),
         };
-        let mut next = from.clone();
-        next.0.insert(shard, reached);
-        let has_more = next.behind(&end) > 0;
-        Ok(Step { events, next, has_more })
+        let has_more = next.behind(end) > 0;
+        Ok(Step { parts, next, has_more })
     }
 
     /// The events with these numbers, and whether these are all; if not, there are some.
@@ -225,6 +251,34 @@ impl Engine {
         }
         Some(Position(end))
     }
+
+    /// The same, once everything before it is visible. Costs what showing that costs.
+    ///
+    /// # Errors
+    /// [`FeedError::Hidden`].
+    pub fn visible_end(&self) -> Result<Position, FeedError> {
+        let end = self.end_of_feed().ok_or(FeedError::Hidden(Error::Closed))?;
+        self.reach(Goal::Visible).map_err(FeedError::Hidden)?;
+        Ok(end)
+    }
+}
+
+/// `events` in parts; `position` makes one of the number of an event.
+fn parts_of(
+    events: &RecordBatch,
+    position: impl Fn(i64) -> Position,
+) -> Result<Vec<Part>, ArrowError> {
+    let column = events.column(events.schema().index_of("sequence")?);
+    let sequences = column.as_primitive::<Int64Type>();
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while at < events.num_rows() {
+        let rest = events.slice(at, (events.num_rows() - at).min(PART_EVENTS));
+        let count = rows_within(&rest, PART_BYTES).max(1);
+        at += count;
+        parts.push(Part { events: rest.slice(0, count), next: position(sequences.value(at - 1)) });
+    }
+    Ok(parts)
 }
 
 /// `snapshot` without the files that have none of the numbers.

@@ -5,20 +5,26 @@
 
 use arrow::array::AsArray;
 use ringlake_engine::Engine;
-use ringlake_engine::feed::{Feed, FeedError, FeedRequest, Position, STEP_BYTES, STEP_EVENTS};
+use ringlake_engine::feed::{
+    Feed, FeedError, FeedRequest, PART_BYTES, PART_EVENTS, Position, STEP_BYTES,
+};
 use support::{MOMENT, assert_sound, config, open, send, send_body, stop};
 
 mod support;
 
 /// Whose events, as their user ids say; and the position behind them.
 fn all(engine: &Engine, request: &FeedRequest, from: &Position) -> (Vec<usize>, Position) {
+    let end = engine.visible_end().unwrap();
     let (mut feed, mut position) = (Feed::new(request.clone()), from.clone());
     let mut users = Vec::new();
     loop {
-        let step = feed.step(engine, &position).unwrap();
-        let column = step.events.column_by_name("user_id").unwrap().as_string::<i32>();
-        users.extend(column.iter().map(|user| user.unwrap().parse::<usize>().unwrap()));
-        assert!(step.events.num_rows() <= STEP_EVENTS);
+        let step = feed.step(engine, &position, &end).unwrap();
+        for part in &step.parts {
+            let column = part.events.column_by_name("user_id").unwrap().as_string::<i32>();
+            users.extend(column.iter().map(|user| user.unwrap().parse::<usize>().unwrap()));
+            assert!((1..=PART_EVENTS).contains(&part.events.num_rows()));
+        }
+        assert!(step.parts.last().is_none_or(|last| last.next == step.next));
         position = step.next;
         if !step.has_more {
             return (users, position);
@@ -96,20 +102,26 @@ fn only_events_that_are_wanted_come_in_the_order_of_their_numbers() {
 }
 
 #[test]
-fn a_step_ends_at_its_bytes_and_leaves_nothing_out() {
+fn a_step_and_its_parts_end_at_their_bytes_and_leave_nothing_out() {
     let scratch = tempfile::tempdir().unwrap();
     let (engine, mut ingests) = open(config(scratch.path()));
     let pad = "x".repeat(100_000);
-    for user in 0..30 {
+    for user in 0..60 {
         let event = format!(r#"{{"event":"big","user_id":"{user}","url":"{pad}"}}"#);
         send_body(&mut ingests[0], MOMENT, &event, 1);
     }
-    let mut feed = Feed::new(FeedRequest::default());
-    let step = feed.step(&engine, &Position::default()).unwrap();
-    assert!(step.has_more && step.events.num_rows() == STEP_BYTES / 100_100, "{step:?}");
-    let (users, _) = all(&engine, &FeedRequest::default(), &Position::default());
-    assert_eq!(users, (0..30).collect::<Vec<_>>());
+    let (mut feed, start) = (Feed::new(FeedRequest::default()), Position::default());
+    let end = engine.visible_end().unwrap();
+    let step = feed.step(&engine, &start, &end).unwrap();
+    let rows: Vec<usize> = step.parts.iter().map(|part| part.events.num_rows()).collect();
+    assert!(step.has_more && rows.iter().sum::<usize>() == STEP_BYTES / 100_100, "{rows:?}");
+    assert_eq!(rows[0], PART_BYTES / 100_100);
+    let (users, _) = all(&engine, &FeedRequest::default(), &start);
+    assert_eq!(users, (0..60).collect::<Vec<_>>());
+    // Whoever has had only a part of it goes on behind that.
+    let (users, _) = all(&engine, &FeedRequest::default(), &step.parts[1].next);
+    assert_eq!(users, (rows[0] + rows[1]..60).collect::<Vec<_>>());
     stop(&engine, ingests);
-    let error = feed.step(&engine, &Position::default()).unwrap_err();
+    let error = engine.visible_end().unwrap_err();
     assert!(matches!(error, FeedError::Hidden(_)), "{error}");
 }

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use ringlake_engine::feed::{Position, Step};
+use ringlake_engine::feed::{Part, Position};
 use ringlake_engine::query::QueryError;
 use ringlake_engine::query::format::{Encoder, Format};
 use sha2::{Digest, Sha256};
@@ -28,22 +28,23 @@ pub struct Message {
 }
 
 impl Message {
-    /// The message with the events of `step` for the webhook `webhook`.
+    /// The message with the events of `part` for the webhook `webhook`.
     ///
     /// # Errors
     /// None in practice.
-    pub fn new(webhook: &str, step: Step) -> Result<Self, QueryError> {
+    pub fn new(webhook: &str, part: Part) -> Result<Self, QueryError> {
+        let Part { events, next } = part;
         // Nothing in it needs an escape.
         let mut body = format!("{{\"webhook\":\"{webhook}\",\"events\":").into_bytes();
-        objects(Encoder::new(Format::Ndjson, &step.events.schema())?, [&step.events], &mut body)?;
+        objects(Encoder::new(Format::Ndjson, &events.schema())?, [&events], &mut body)?;
         body.push(b'}');
         let digest = Sha256::digest(&body);
         let id = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
         Ok(Self {
             id: format!("msg_{id}"),
-            events: step.events.num_rows() as u64,
+            events: events.num_rows() as u64,
             body: body.into(),
-            next: step.next,
+            next,
         })
     }
 

@@ -12,12 +12,18 @@
 //!
 //! **Not guaranteed.** An order across shards.
 //!
-//! **Limits.** Of one webhook one message is on its way at a time. [`AT_A_TIME`] of all are read or
-//! sent together; a receiver has [`ATTEMPT_TIMEOUT`] to answer. A webhook that has everything looks
-//! again after [`LOOK_EVERY`].
+//! **Limits.** Of one webhook one message is on its way at a time. [`AT_A_TIME`] webhooks have their turn
+//! together, each for [`TURN`] and what its last message takes; a receiver has [`ATTEMPT_TIMEOUT`] to
+//! answer. A webhook that has everything looks again after [`LOOK_EVERY`].
 //!
-//! **Memory.** A message of about 1 MB for each of those, and for each webhook whose last attempts have
-//! failed, until its circuit opens.
+//! **Cost.** While there are new events, one look a second makes them visible for all webhooks, and each
+//! goes through the numbers that are new to it. Measured on two cores of an Intel Xeon that took as many
+//! events of 370 bytes as they could, 8 s each, three rounds in turn, medians: 874,000 a second without
+//! webhooks, 827,000 with one that nothing matched, 539,000 with 16. One that all events matched was sent
+//! 23,000 a second. When each step made the newest events visible it was 675,000 with one.
+//!
+//! **Memory.** What a step of the feed gives, about 4 MB, and a message of about 1 MB for each of those; a
+//! message for each webhook whose last attempts have failed, until its circuit opens.
 //!
 //! **Roles.** One thread with a loop of its own, behind those that answer.
 
@@ -35,11 +41,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
-use ringlake_engine::feed::{Feed, FeedError, Position};
+use ringlake_engine::Error as EngineError;
+use ringlake_engine::feed::{Feed, FeedError, Position, Step};
 use ringlake_engine::metrics::Histogram;
 use ringlake_engine::webhook::{Delivery, Outcome, Webhook, WebhookState};
 use ringlake_niceness::Behind;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
 pub use address::is_public;
@@ -51,6 +58,10 @@ use message::Message;
 
 /// Webhooks whose events are read or sent at a time.
 const AT_A_TIME: usize = 8;
+/// How long one of them goes on while others wait.
+const TURN: Duration = Duration::from_secs(2);
+/// How long it is good to know up to where events are visible.
+const END_AGE: Duration = Duration::from_millis(500);
 /// Time for an attempt, from the first byte to the answer.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How soon a webhook that has everything looks again.
@@ -107,14 +118,14 @@ pub fn start(app: Arc<App>) -> io::Result<JoinHandle<()>> {
 /// Keeps one task for each webhook.
 async fn run(app: Arc<App>) {
     let mut changes = app.webhooks.changes();
-    let turns = Arc::new(Semaphore::new(AT_A_TIME));
+    let shared = Arc::new(Shared { turns: Semaphore::new(AT_A_TIME), end: Mutex::default() });
     let (mut tasks, mut known) = (JoinSet::new(), HashSet::new());
     loop {
         let now = app.webhooks.list(None);
         known.retain(|id| now.iter().any(|webhook| webhook.id == *id));
         for webhook in now {
             if known.insert(webhook.id.clone()) {
-                tasks.spawn(Sender::new(&app, &turns, &webhook).run());
+                tasks.spawn(Sender::new(&app, &shared, &webhook).run());
             }
         }
         let changed = app.stopping.run_until_cancelled(changes.changed()).await;
@@ -130,24 +141,51 @@ async fn run(app: Arc<App>) {
     }
 }
 
+/// What the webhooks share.
+struct Shared {
+    /// A permit for each that may read or send now.
+    turns: Semaphore,
+    /// Up to where events are visible, and since when that is known.
+    end: Mutex<Option<(Position, Instant)>>,
+}
+
+impl Shared {
+    /// Up to where events are visible. Making them visible costs ingestion something, so that one look
+    /// is good for all webhooks.
+    async fn end(&self, app: &Arc<App>) -> Result<Position, FeedError> {
+        let mut known = self.end.lock().await;
+        if let Some((end, since)) = &*known
+            && since.elapsed() < END_AGE
+        {
+            return Ok(end.clone());
+        }
+        let since = Instant::now();
+        let looking = Arc::clone(app);
+        let end = app.control.spawn_blocking(move || looking.engine.visible_end()).await;
+        let end = end.unwrap_or_else(|_| Err(FeedError::Hidden(EngineError::Closed)))?;
+        *known = Some((end.clone(), since));
+        Ok(end)
+    }
+}
+
 /// What sends the messages of one webhook.
 struct Sender {
     app: Arc<App>,
-    turns: Arc<Semaphore>,
+    shared: Arc<Shared>,
     id: String,
     /// Absent while it is being read.
     feed: Option<Feed>,
-    /// What is in turn, if it has been read.
+    /// What has failed and is in turn.
     message: Option<Message>,
     /// Where it goes, once something was sent.
     client: Option<(Client, Target)>,
 }
 
 impl Sender {
-    fn new(app: &Arc<App>, turns: &Arc<Semaphore>, webhook: &Webhook) -> Self {
+    fn new(app: &Arc<App>, shared: &Arc<Shared>, webhook: &Webhook) -> Self {
         Self {
             app: Arc::clone(app),
-            turns: Arc::clone(turns),
+            shared: Arc::clone(shared),
             id: webhook.id.clone(),
             feed: None,
             message: None,
@@ -163,7 +201,16 @@ impl Sender {
             if stopping.is_cancelled() {
                 return;
             }
-            let pause = self.take_turn(&webhook).await;
+            let early = webhook.next_attempt_at.saturating_sub(now_micros());
+            let pause = match u64::try_from(early) {
+                _ if webhook.state() == WebhookState::Gone => GONE_LOOK,
+                Ok(early) if early > 0 => Duration::from_micros(early),
+                _ => self.take_turn(webhook).await.unwrap_or_else(|error| {
+                    let error = chain(&error);
+                    tracing::warn!(webhook = self.id, error, "events cannot be read for a webhook");
+                    READ_AGAIN
+                }),
+            };
             tokio::select! {
                 () = stopping.cancelled() => return,
                 _ = changes.changed() => {}
@@ -172,59 +219,63 @@ impl Sender {
         }
     }
 
-    /// Does what is to be done now; gives the time until there may be more.
-    async fn take_turn(&mut self, webhook: &Webhook) -> Duration {
-        if webhook.state() == WebhookState::Gone {
-            return GONE_LOOK;
-        }
-        let early = webhook.next_attempt_at.saturating_sub(now_micros());
-        if let Some(early) = u64::try_from(early).ok().filter(|early| *early > 0) {
-            return Duration::from_micros(early);
-        }
-        let turns = Arc::clone(&self.turns);
+    /// Sends what there is, for a while; gives the time until there may be more.
+    async fn take_turn(&mut self, mut webhook: Webhook) -> Result<Duration, FeedError> {
+        let shared = Arc::clone(&self.shared);
         // It is never closed.
-        let _turn = turns.acquire().await;
-        let message = match self.message.take() {
-            Some(message) => message,
-            None => match self.read(webhook).await {
-                Ok(Read::Message(message)) => message,
-                Ok(Read::Nothing { has_more: true }) => return Duration::ZERO,
-                Ok(Read::Nothing { has_more: false }) => return LOOK_EVERY,
-                Err(error) => {
-                    let error = chain(&error);
-                    tracing::warn!(webhook = self.id, error, "events cannot be read for a webhook");
-                    return READ_AGAIN;
+        let _turn = shared.turns.acquire().await;
+        let until = Instant::now() + TURN;
+        if let Some(message) = self.message.take() {
+            match self.attempt(webhook, message).await {
+                Some(moved) => webhook = moved,
+                None => return Ok(Duration::ZERO),
+            }
+        }
+        let end = shared.end(&self.app).await?;
+        loop {
+            let step = self.read(&webhook, &end).await?;
+            for part in step.parts {
+                let message = Message::new(&self.id, part)?;
+                match self.attempt(webhook, message).await {
+                    // Others wait; what was read and not sent is read again.
+                    Some(_) if Instant::now() >= until => return Ok(Duration::ZERO),
+                    Some(moved) => webhook = moved,
+                    None => return Ok(Duration::ZERO),
                 }
-            },
-        };
-        self.attempt(webhook, message).await;
-        // How long to wait is in what was noted.
-        Duration::ZERO
+            }
+            if webhook.position != step.next {
+                self.app.webhooks.passed(&self.id, step.next.clone());
+                webhook.position = step.next;
+            }
+            if !step.has_more {
+                return Ok(LOOK_EVERY);
+            }
+            if Instant::now() >= until {
+                return Ok(Duration::ZERO);
+            }
+        }
     }
 
     /// The next events that the webhook wants.
-    async fn read(&mut self, webhook: &Webhook) -> Result<Read, FeedError> {
+    async fn read(&mut self, webhook: &Webhook, end: &Position) -> Result<Step, FeedError> {
         let mut feed = self.feed.take().unwrap_or_else(|| Feed::new(webhook.request()));
-        let (app, id) = (Arc::clone(&self.app), self.id.clone());
-        let position = webhook.position.clone();
+        let app = Arc::clone(&self.app);
+        let (position, end) = (webhook.position.clone(), end.clone());
         let reading = self.app.control.spawn_blocking(move || {
-            let read = read(&app, &mut feed, &id, &position);
-            (feed, read)
+            let step = feed.step(&app.engine, &position, &end);
+            (feed, step)
         });
-        match reading.await {
-            Ok((feed, read)) => {
-                self.feed = Some(feed);
-                read
-            }
-            // It has panicked, which was logged, or the server ends.
-            Err(_) => Ok(Read::Nothing { has_more: false }),
-        }
+        // Else it has panicked, which was logged, or the server ends.
+        let (feed, step) = reading.await.map_err(|_| FeedError::Hidden(EngineError::Closed))?;
+        self.feed = Some(feed);
+        step
     }
 
-    /// Sends `message` once, and notes how that went.
-    async fn attempt(&mut self, webhook: &Webhook, message: Message) {
+    /// Sends `message` once, and notes how that went. Gives the webhook as it is behind the message;
+    /// none when it is not behind it, or nothing more is to be sent now.
+    async fn attempt(&mut self, webhook: Webhook, message: Message) -> Option<Webhook> {
         let (at, began) = (now_micros(), Instant::now());
-        let posting = tokio::time::timeout(ATTEMPT_TIMEOUT, self.post(webhook, &message, at));
+        let posting = tokio::time::timeout(ATTEMPT_TIMEOUT, self.post(&webhook, &message, at));
         let (status, error, asked_pause) = match posting.await {
             Ok(Ok(answer)) if answer.status.is_success() => (Some(answer.status), None, None),
             Ok(Ok(answer)) => {
@@ -261,13 +312,16 @@ impl Sender {
             .app
             .control
             .spawn_blocking(move || app.webhooks.attempted(&id, delivery, &next, asked_pause));
-        let Ok(Some(noted)) = noting.await else { return };
+        let noted = noting.await.ok().flatten()?;
         self.app.deliveries.count(noted.deliveries.back().map_or(outcome, |last| last.outcome));
+        self.say(&webhook, &noted);
         // A message that fails stays as it is, but takes no memory while the circuit is open.
-        if noted.state() == WebhookState::Retrying && noted.position == webhook.position {
+        let is_in_turn = noted.position != message.next;
+        if is_in_turn && noted.state() == WebhookState::Retrying {
             self.message = Some(message);
         }
-        self.say(webhook, &noted);
+        let goes_on = noted.state() == WebhookState::Active && !self.app.stopping.is_cancelled();
+        goes_on.then_some(noted)
     }
 
     /// The log hears of a receiver that stops to work and of one that works again, not of each attempt.
@@ -325,28 +379,10 @@ impl Sender {
     }
 }
 
-/// What there was to read.
-enum Read {
-    Message(Message),
-    /// No event that the webhook wants.
-    Nothing {
-        has_more: bool,
-    },
-}
-
 /// How a receiver answered.
 struct Answer {
     status: StatusCode,
     asked_pause: Option<Duration>,
-}
-
-fn read(app: &App, feed: &mut Feed, id: &str, from: &Position) -> Result<Read, FeedError> {
-    let step = feed.step(&app.engine, from)?;
-    if step.events.num_rows() == 0 {
-        app.webhooks.passed(id, step.next);
-        return Ok(Read::Nothing { has_more: step.has_more });
-    }
-    Ok(Read::Message(Message::new(id, step)?))
 }
 
 impl App {
