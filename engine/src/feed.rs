@@ -25,8 +25,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::concat_batches;
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::Int64Type;
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,30 @@ pub struct FeedRequest {
     pub events: Vec<String>,
 }
 
+impl FeedRequest {
+    /// The columns that it looks at, with what it wants of them.
+    fn wanted(&self) -> impl Iterator<Item = (&'static str, &[String])> {
+        let columns =
+            [("tenant", self.tenant.as_slice()), ("type", &self.types), ("event", &self.events)];
+        columns.into_iter().filter(|(_, texts)| !texts.is_empty())
+    }
+
+    /// The rows of `events` that it wants.
+    fn mask(&self, events: &RecordBatch) -> Result<BooleanArray, ArrowError> {
+        let mut columns = Vec::new();
+        for (name, texts) in self.wanted() {
+            columns
+                .push((events.column(events.schema().index_of(name)?).as_string::<i32>(), texts));
+        }
+        let is_wanted = |row: usize| {
+            columns.iter().all(|(column, texts)| {
+                column.is_valid(row) && texts.iter().any(|text| text == column.value(row))
+            })
+        };
+        Ok((0..events.num_rows()).map(|row| Some(is_wanted(row))).collect())
+    }
+}
+
 /// Why a step could not be made. The position is as before; the next one may go through.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -106,12 +130,45 @@ pub enum FeedError {
 /// What a step gave.
 #[derive(Debug)]
 pub struct Step {
-    /// The events in their order; none when none matched.
-    pub parts: Vec<Part>,
+    /// The events in their order, with the columns of a page of a listing.
+    events: RecordBatch,
+    /// Whose numbers they have.
+    shard: u32,
     /// Where to go on.
     pub next: Position,
-    /// Whether there may be more before the end.
-    pub has_more: bool,
+    /// Whether these are all that were looked at, of those that are wanted: not when they are too many.
+    pub is_whole: bool,
+}
+
+impl Step {
+    /// Those events that `request` wants, which is one of those that the feed was made for. The last
+    /// part ends where the step does.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn parts(&self, request: &FeedRequest) -> Result<Vec<Part>, ArrowError> {
+        let events = filter_record_batch(&self.events, &request.mask(&self.events)?)?;
+        let column = events.column(events.schema().index_of("sequence")?);
+        let sequences = column.as_primitive::<Int64Type>();
+        let (mut parts, mut at) = (Vec::new(), 0);
+        while at < events.num_rows() {
+            let rest = events.slice(at, (events.num_rows() - at).min(PART_EVENTS));
+            let count = rows_within(&rest, PART_BYTES).max(1);
+            at += count;
+            let next = match at == events.num_rows() {
+                true => self.next.clone(),
+                false => self.next.at(self.shard, sequences.value(at - 1)),
+            };
+            parts.push(Part { events: rest.slice(0, count), next });
+        }
+        Ok(parts)
+    }
+
+    /// How many events it has, whoever wants them.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.events.num_rows()
+    }
 }
 
 /// Some of the events of a step.
@@ -126,20 +183,20 @@ pub struct Part {
 /// Goes through the events.
 #[derive(Debug)]
 pub struct Feed {
-    request: FeedRequest,
+    requests: Vec<FeedRequest>,
     /// Numbers that the next step asks for.
     window: i64,
 }
 
 impl Feed {
-    /// Goes through the events that `request` names.
+    /// Goes through the events that any of `requests` wants.
     #[must_use]
-    pub fn new(request: FeedRequest) -> Self {
-        Self { request, window: WINDOW_MIN }
+    pub fn new(requests: Vec<FeedRequest>) -> Self {
+        Self { requests, window: WINDOW_MIN }
     }
 
-    /// The events behind `from` and not behind `end`, in the shard that has most numbers there. `end`
-    /// is one that [`Engine::visible_end`] has given.
+    /// The events behind `from` and not behind `end`, in the shard that has most numbers there; nothing
+    /// when there are none. `end` is one that [`Engine::visible_end`] has given.
     ///
     /// # Errors
     /// See [`FeedError`].
@@ -148,29 +205,23 @@ impl Feed {
         engine: &Engine,
         from: &Position,
         end: &Position,
-    ) -> Result<Step, FeedError> {
+    ) -> Result<Option<Step>, FeedError> {
         let behind = |shard: u32| end.of(shard) - from.of(shard);
         let farthest = end.0.keys().copied().max_by_key(|shard| behind(*shard));
-        let Some(shard) = farthest.filter(|shard| behind(*shard) > 0) else {
-            return Ok(Step { parts: Vec::new(), next: from.clone(), has_more: false });
-        };
+        let Some(shard) = farthest.filter(|shard| behind(*shard) > 0) else { return Ok(None) };
         let first = from.of(shard) + 1;
         let last = end.of(shard).min(first.saturating_add(self.window - 1));
         let (events, is_whole) = self.read(engine, shard, first, last)?;
-        let mut parts = parts_of(&events, |reached| from.at(shard, reached))?;
-        let next = match parts.last_mut() {
-            Some(last) if !is_whole => last.next.clone(),
-            _ => from.at(shard, last),
+        let column = events.column(events.schema().index_of("sequence")?);
+        let reached = match column.as_primitive::<Int64Type>().values().last() {
+            Some(reached) if !is_whole => *reached,
+            _ => last,
         };
-        if let Some(last) = parts.last_mut() {
-            last.next = next.clone();
-        }
         self.window = match is_whole {
             true => (self.window * 2).min(WINDOW_MAX),
-            false => (next.of(shard) - first + 1).clamp(WINDOW_MIN, WINDOW_MAX),
+            false => (reached - first + 1).clamp(WINDOW_MIN, WINDOW_MAX),
         };
-        let has_more = next.behind(end) > 0;
-        Ok(Step { parts, next, has_more })
+        Ok(Some(Step { events, shard, next: from.at(shard, reached), is_whole }))
     }
 
     /// The events with these numbers, and whether these are all; if not, there are some.
@@ -187,7 +238,11 @@ impl Feed {
         let request = QueryRequest {
             sql: self.sql(engine),
             params: self.params(engine, shard, first, last).into(),
-            tenant: self.request.tenant.clone(),
+            // A second time, around everything, where there is one.
+            tenant: match &*self.requests {
+                [one] => one.tenant.clone(),
+                _ => None,
+            },
             timeout: None,
         };
         let mut stream = shared.pool.query(request, Arc::new(part_of(&snapshot, first, last)))?;
@@ -214,21 +269,25 @@ impl Feed {
         for column in engine.columns().promoted() {
             columns.push_str(&format!(", \"{}\"", column.name.replace('"', "\"\"")));
         }
-        let one_of = |column: &str, values: &[String]| match values.len() {
-            0 => String::new(),
-            count => format!(" AND \"{column}\" IN (?{})", ", ?".repeat(count - 1)),
+        let one_of = |(column, texts): (&str, &[String])| {
+            format!("\"{column}\" IN (?{})", ", ?".repeat(texts.len() - 1))
         };
+        let all_of = |request: &FeedRequest| {
+            let conditions: Vec<String> = request.wanted().map(one_of).collect();
+            if conditions.is_empty() { "true".into() } else { conditions.join(" AND ") }
+        };
+        let wanted: Vec<String> = self.requests.iter().map(all_of).collect();
+        let wanted = wanted.join(" OR ");
         format!(
-            "SELECT {columns} FROM events WHERE node = ? AND shard = ? AND sequence BETWEEN ? AND ?{}{} \
-             ORDER BY sequence LIMIT {STEP_EVENTS}",
-            one_of("type", &self.request.types),
-            one_of("event", &self.request.events),
+            "SELECT {columns} FROM events \
+             WHERE node = ? AND shard = ? AND sequence BETWEEN ? AND ? AND ({wanted}) \
+             ORDER BY sequence LIMIT {STEP_EVENTS}"
         )
     }
 
     fn params(&self, engine: &Engine, shard: u32, first: i64, last: i64) -> Vec<Value> {
         let numbers = [Value::from(engine.node()), shard.into(), first.into(), last.into()];
-        let texts = self.request.types.iter().chain(&self.request.events);
+        let texts = self.requests.iter().flat_map(FeedRequest::wanted).flat_map(|(_, texts)| texts);
         numbers.into_iter().chain(texts.map(|text| Value::from(text.as_str()))).collect()
     }
 }
@@ -249,6 +308,8 @@ impl Engine {
             let known = end.entry(shard.shard).or_default();
             *known = durable.max(*known);
         }
+        // One that is equal is the same.
+        end.retain(|_, last| *last > 0);
         Some(Position(end))
     }
 
@@ -261,24 +322,6 @@ impl Engine {
         self.reach(Goal::Visible).map_err(FeedError::Hidden)?;
         Ok(end)
     }
-}
-
-/// `events` in parts; `position` makes one of the number of an event.
-fn parts_of(
-    events: &RecordBatch,
-    position: impl Fn(i64) -> Position,
-) -> Result<Vec<Part>, ArrowError> {
-    let column = events.column(events.schema().index_of("sequence")?);
-    let sequences = column.as_primitive::<Int64Type>();
-    let mut parts = Vec::new();
-    let mut at = 0;
-    while at < events.num_rows() {
-        let rest = events.slice(at, (events.num_rows() - at).min(PART_EVENTS));
-        let count = rows_within(&rest, PART_BYTES).max(1);
-        at += count;
-        parts.push(Part { events: rest.slice(0, count), next: position(sequences.value(at - 1)) });
-    }
-    Ok(parts)
 }
 
 /// `snapshot` without the files that have none of the numbers.

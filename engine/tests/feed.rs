@@ -6,7 +6,7 @@
 use arrow::array::AsArray;
 use ringlake_engine::Engine;
 use ringlake_engine::feed::{
-    Feed, FeedError, FeedRequest, PART_BYTES, PART_EVENTS, Position, STEP_BYTES,
+    Feed, FeedError, FeedRequest, PART_BYTES, PART_EVENTS, Part, Position, STEP_BYTES,
 };
 use support::{MOMENT, assert_sound, config, open, send, send_body, stop};
 
@@ -15,21 +15,29 @@ mod support;
 /// Whose events, as their user ids say; and the position behind them.
 fn all(engine: &Engine, request: &FeedRequest, from: &Position) -> (Vec<usize>, Position) {
     let end = engine.visible_end().unwrap();
-    let (mut feed, mut position) = (Feed::new(request.clone()), from.clone());
+    let (mut feed, mut position) = (Feed::new(vec![request.clone()]), from.clone());
     let mut users = Vec::new();
-    loop {
-        let step = feed.step(engine, &position, &end).unwrap();
-        for part in &step.parts {
-            let column = part.events.column_by_name("user_id").unwrap().as_string::<i32>();
-            users.extend(column.iter().map(|user| user.unwrap().parse::<usize>().unwrap()));
+    while let Some(step) = feed.step(engine, &position, &end).unwrap() {
+        let parts = step.parts(request).unwrap();
+        for part in &parts {
+            users.extend(users_of(part));
             assert!((1..=PART_EVENTS).contains(&part.events.num_rows()));
         }
-        assert!(step.parts.last().is_none_or(|last| last.next == step.next));
+        assert!(parts.last().is_none_or(|last| last.next == step.next));
+        assert_eq!(users_in(&parts), step.events());
         position = step.next;
-        if !step.has_more {
-            return (users, position);
-        }
     }
+    assert_eq!(position, end);
+    (users, position)
+}
+
+fn users_of(part: &Part) -> Vec<usize> {
+    let column = part.events.column_by_name("user_id").unwrap().as_string::<i32>();
+    column.iter().map(|user| user.unwrap().parse().unwrap()).collect()
+}
+
+fn users_in(parts: &[Part]) -> usize {
+    parts.iter().map(|part| part.events.num_rows()).sum()
 }
 
 fn sorted(mut users: Vec<usize>) -> Vec<usize> {
@@ -102,6 +110,33 @@ fn only_events_that_are_wanted_come_in_the_order_of_their_numbers() {
 }
 
 #[test]
+fn a_step_for_many_gives_each_what_it_wants_and_nothing_else() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (engine, mut ingests) = open(config(scratch.path()));
+    send(&mut ingests[0], 0, 3_000);
+    engine.roll().unwrap();
+    send(&mut ingests[0], 3_000, 3_000);
+    let of = |tenant: &str, events: &[&str]| FeedRequest {
+        tenant: Some(tenant.into()),
+        events: events.iter().map(|&event| event.to_owned()).collect(),
+        ..FeedRequest::default()
+    };
+    let requests = [of("t0", &["e1", "e2"]), of("t1", &[]), of("t2", &["e5"]), of("t9", &["e1"])];
+    let (start, end) = (Position::default(), engine.visible_end().unwrap());
+    let step = Feed::new(requests.to_vec()).step(&engine, &start, &end).unwrap().unwrap();
+    assert!(step.is_whole && step.next == end);
+    let mut wanted = 0;
+    for request in &requests {
+        let parts = step.parts(request).unwrap();
+        let users: Vec<usize> = parts.iter().flat_map(users_of).collect();
+        assert_eq!(users, all(&engine, request, &start).0);
+        wanted += users.len();
+    }
+    assert_eq!(step.events(), wanted, "nobody else's were read");
+    stop(&engine, ingests);
+}
+
+#[test]
 fn a_step_and_its_parts_end_at_their_bytes_and_leave_nothing_out() {
     let scratch = tempfile::tempdir().unwrap();
     let (engine, mut ingests) = open(config(scratch.path()));
@@ -110,16 +145,18 @@ fn a_step_and_its_parts_end_at_their_bytes_and_leave_nothing_out() {
         let event = format!(r#"{{"event":"big","user_id":"{user}","url":"{pad}"}}"#);
         send_body(&mut ingests[0], MOMENT, &event, 1);
     }
-    let (mut feed, start) = (Feed::new(FeedRequest::default()), Position::default());
+    let (every, start) = (FeedRequest::default(), Position::default());
+    let mut feed = Feed::new(vec![every.clone()]);
     let end = engine.visible_end().unwrap();
-    let step = feed.step(&engine, &start, &end).unwrap();
-    let rows: Vec<usize> = step.parts.iter().map(|part| part.events.num_rows()).collect();
-    assert!(step.has_more && rows.iter().sum::<usize>() == STEP_BYTES / 100_100, "{rows:?}");
+    let step = feed.step(&engine, &start, &end).unwrap().unwrap();
+    let parts = step.parts(&every).unwrap();
+    let rows: Vec<usize> = parts.iter().map(|part| part.events.num_rows()).collect();
+    assert!(!step.is_whole && rows.iter().sum::<usize>() == STEP_BYTES / 100_100, "{rows:?}");
     assert_eq!(rows[0], PART_BYTES / 100_100);
-    let (users, _) = all(&engine, &FeedRequest::default(), &start);
+    let (users, _) = all(&engine, &every, &start);
     assert_eq!(users, (0..60).collect::<Vec<_>>());
     // Whoever has had only a part of it goes on behind that.
-    let (users, _) = all(&engine, &FeedRequest::default(), &step.parts[1].next);
+    let (users, _) = all(&engine, &every, &parts[1].next);
     assert_eq!(users, (rows[0] + rows[1]..60).collect::<Vec<_>>());
     stop(&engine, ingests);
     let error = engine.visible_end().unwrap_err();

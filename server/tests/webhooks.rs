@@ -27,6 +27,8 @@ struct Message {
     path: String,
     headers: BTreeMap<String, String>,
     body: String,
+    /// Whether it was answered with something else than a 2xx.
+    failed: bool,
 }
 
 impl Message {
@@ -75,10 +77,11 @@ impl Receiver {
 
     fn serve(&self, stream: TcpStream) {
         let mut stream = BufReader::new(stream);
-        while let Some(message) = read(&mut stream) {
-            self.messages.lock().unwrap().push(message);
+        while let Some(mut message) = read(&mut stream) {
             let answer = self.answers.lock().unwrap().pop_front();
             let answer = answer.unwrap_or_else(|| NO_CONTENT.into());
+            message.failed = !answer.starts_with('2');
+            self.messages.lock().unwrap().push(message);
             let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
             if stream.get_mut().write_all(answer.as_bytes()).is_err() {
                 return;
@@ -90,11 +93,22 @@ impl Receiver {
         self.messages.lock().unwrap().clone()
     }
 
+    /// The user ids of all events that it has taken.
+    fn taken(&self) -> Vec<String> {
+        let messages = self.messages();
+        let taken = messages.iter().filter(|message| !message.failed);
+        taken.flat_map(users_of).collect()
+    }
+
     /// The user ids of all events that have come.
     fn users(&self) -> Vec<String> {
-        let events = self.messages().into_iter().flat_map(|message| message.events());
-        events.map(|event| event["user_id"].as_str().unwrap().to_owned()).collect()
+        self.messages().iter().flat_map(users_of).collect()
     }
+}
+
+fn users_of(message: &Message) -> Vec<String> {
+    let events = message.events();
+    events.iter().map(|event| event["user_id"].as_str().unwrap().to_owned()).collect()
 }
 
 fn read(stream: &mut BufReader<TcpStream>) -> Option<Message> {
@@ -112,7 +126,7 @@ fn read(stream: &mut BufReader<TcpStream>) -> Option<Message> {
     }
     let mut body = vec![0; headers["content-length"].parse().unwrap()];
     stream.read_exact(&mut body).unwrap();
-    Some(Message { path, headers, body: String::from_utf8(body).unwrap() })
+    Some(Message { path, headers, body: String::from_utf8(body).unwrap(), failed: false })
 }
 
 fn create(server: &Server, wanted: Value) -> Value {
@@ -252,6 +266,59 @@ fn what_was_not_delivered_before_a_crash_comes_after_it() {
     let users = receiver.users();
     assert_eq!(users[9..], numbers(5..12)[..], "what was refused came again");
     assert_eq!(show(&server, &webhook)["behind_events"], 0);
+}
+
+/// Those that have everything are read for together; one that falls behind reads for itself until it has
+/// caught up, and a new one begins somewhere else.
+#[test]
+fn many_webhooks_get_each_what_it_wants_and_nothing_twice() {
+    let [private, _] = ALLOWED;
+    let server =
+        Server::with(&[private, ("RINGLAKE_SHARDS", "2"), ("RINGLAKE_HOT_ROLL_ROWS", "1024")]);
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+    const ROUND: usize = 2_000;
+    let event = |user: usize| NAMES[user % NAMES.len()];
+    let mut hooks: Vec<(Receiver, Value, usize)> = Vec::new();
+    let mut sent = 0;
+    for round in 0..5 {
+        for events in [json!([]), json!(["a"]), json!(["b", "c"])] {
+            let receiver = Receiver::start();
+            // Now and then one fails and is late.
+            if round % 2 == 0 {
+                receiver.answer_with(&["204 No Content", "500 Internal Server Error"]);
+            }
+            create(&server, json!({ "url": receiver.url, "events": events }));
+            hooks.push((receiver, events, sent));
+        }
+        for _ in 0..4 {
+            let users = sent..sent + ROUND / 4;
+            let events: Vec<Value> = users
+                .map(|user| json!({ "event": event(user), "user_id": user.to_string() }))
+                .collect();
+            let answer = server.post("/v1/events", serde_json::to_vec(&events).unwrap());
+            assert_eq!(answer.status, 202, "{}", answer.text());
+            sent += ROUND / 4;
+        }
+        // A look or two lie between the rounds.
+        let (receiver, ..) = &hooks[0];
+        server.wait_until("some arrive", || receiver.users().len() > sent / 2);
+    }
+    let done = || {
+        let all = server.get("/v1/webhooks").json();
+        let all = all["webhooks"].as_array().unwrap();
+        all.iter().all(|webhook| webhook["behind_events"] == 0 && webhook["failures"] == 0)
+    };
+    server.wait_until("all have everything", done);
+    for (receiver, events, first) in &hooks {
+        let wants = |user: &usize| {
+            let events = events.as_array().unwrap();
+            events.is_empty() || events.contains(&json!(event(*user)))
+        };
+        let expected: Vec<usize> = (*first..sent).filter(wants).collect();
+        let mut users: Vec<usize> = receiver.taken().iter().map(|id| id.parse().unwrap()).collect();
+        users.sort_unstable();
+        assert_eq!(users, expected, "{events} from {first} on");
+    }
 }
 
 #[test]
