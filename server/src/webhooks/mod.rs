@@ -10,11 +10,13 @@
 //! looks for what is stored. Nothing is sent to an address that is not public unless the configuration
 //! allows it, whatever a name resolves to, and no redirect is followed.
 //!
-//! **Not guaranteed.** An order across shards.
+//! **Not guaranteed.** An order across shards. An erase does not call back what is on its way, or has
+//! failed in the last ten seconds.
 //!
 //! **Limits.** Of one webhook one message is on its way at a time. [`AT_A_TIME`] webhooks have their turn
-//! together, each for [`TURN`] and what its last message takes; a receiver has [`ATTEMPT_TIMEOUT`] to
-//! answer. A webhook that has everything looks again after [`LOOK_EVERY`].
+//! together, half of them of one tenant at most, each for [`TURN`] and what its last message takes; a
+//! receiver has [`ATTEMPT_TIMEOUT`] to answer. Slow receivers can make others wait for some of these. A
+//! webhook that has everything looks again after [`LOOK_EVERY`].
 //!
 //! **Cost.** While there are new events, one look a second makes them visible and reads what any webhook
 //! wants, for all that have everything before; one that is behind reads for itself. Measured on two cores
@@ -24,7 +26,7 @@
 //! when each read for itself it was 21 %, and 539,000 events a second with 16.
 //!
 //! **Memory.** What a step of the feed gives, about 4 MB, and a message of about 1 MB for each of those; a
-//! message for each webhook whose last attempts have failed, until its circuit opens; what was read for
+//! message for each webhook whose last attempt has failed, if it is repeated soon; what was read for
 //! all, at most [`NEWEST_STEPS`] such steps.
 //!
 //! **Roles.** One thread with a loop of its own, behind those that answer.
@@ -33,7 +35,7 @@ mod address;
 mod message;
 mod target;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,11 +46,11 @@ use anyhow::{Context, Result, anyhow};
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
 use ringlake_engine::Error as EngineError;
-use ringlake_engine::feed::{Feed, FeedError, Position, Step};
+use ringlake_engine::feed::{Feed, FeedError, FeedRequest, Position, Step};
 use ringlake_engine::metrics::Histogram;
 use ringlake_engine::webhook::{Delivery, Outcome, Webhook, WebhookState};
 use ringlake_niceness::Behind;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
 pub use address::is_public;
@@ -72,6 +74,8 @@ const END_AGE: Duration = Duration::from_millis(500);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How soon a webhook that has everything looks again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The longest pause over which a message that has failed is kept.
+const KEPT_MICROS: i64 = 10_000_000;
 /// How soon events that could not be read are tried again.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 /// How often a webhook whose receiver is gone looks whether it is back; whoever says so wakes it.
@@ -153,6 +157,8 @@ struct Shared {
     began: Instant,
     /// A permit for each that may read or send now.
     turns: Semaphore,
+    /// The same for each tenant.
+    tenants: Mutex<HashMap<Option<String>, Arc<Semaphore>>>,
     /// Up to where events are visible, and since when that is known.
     end: Mutex<Option<(Position, Instant)>>,
     /// What has been read last.
@@ -162,17 +168,29 @@ struct Shared {
 /// What came between two looks, read once for all that had everything before.
 struct Newest {
     from: Position,
-    end: Position,
-    /// Whose.
+    /// For whom, and who has not had it yet.
     of: HashSet<String>,
     /// None when it was too much: each reads for itself.
     steps: Option<Arc<Vec<Step>>>,
 }
 
+impl Newest {
+    /// Gives it to `webhook`, and to nobody any more once all have had it.
+    fn hand_to(&mut self, webhook: &Webhook) -> Option<Arc<Vec<Step>>> {
+        self.of.remove(&webhook.id);
+        if self.of.is_empty() { self.steps.take() } else { self.steps.clone() }
+    }
+}
+
 impl Shared {
     fn new() -> Self {
-        let turns = Semaphore::new(AT_A_TIME);
-        Self { began: Instant::now(), turns, end: Mutex::default(), newest: Mutex::default() }
+        Self {
+            began: Instant::now(),
+            turns: Semaphore::new(AT_A_TIME),
+            tenants: Mutex::default(),
+            end: Mutex::default(),
+            newest: Mutex::default(),
+        }
     }
 
     /// The time until the next look.
@@ -197,8 +215,7 @@ impl Shared {
         Ok(end)
     }
 
-    /// What came since the last look, up to `end` or an earlier one, for `webhook`, if it had everything
-    /// up to there.
+    /// What comes behind the place of `webhook`, up to `end` or an earlier one, if others are there too.
     async fn newest(
         &self,
         app: &Arc<App>,
@@ -206,17 +223,21 @@ impl Shared {
         end: &Position,
     ) -> Option<Arc<Vec<Step>>> {
         let mut newest = self.newest.lock().await;
-        if let Some(known) = &*newest {
-            if known.from == webhook.position && known.of.contains(&webhook.id) {
-                return known.steps.clone();
-            }
-            if known.end != webhook.position {
-                return None;
-            }
+        if let Some(known) = &mut *newest
+            && known.from == webhook.position
+            && known.of.contains(&webhook.id)
+        {
+            return known.hand_to(webhook);
         }
-        let alike: Vec<Webhook> = app.webhooks.list(None);
-        let alike = alike.into_iter().filter(|other| other.position == webhook.position);
-        let (of, requests) = alike.map(|other| (other.id.clone(), other.request())).unzip();
+        let is_alike = |other: &Webhook| {
+            other.position == webhook.position && other.state() == WebhookState::Active
+        };
+        let alike = app.webhooks.list(None).into_iter().filter(is_alike);
+        let (of, requests): (HashSet<String>, Vec<FeedRequest>) =
+            alike.map(|other| (other.id.clone(), other.request())).unzip();
+        if of.len() < 2 || !of.contains(&webhook.id) {
+            return None;
+        }
         let (from, last) = (webhook.position.clone(), end.clone());
         let steps = blocking(app, move |app| {
             let mut feed = Feed::new(requests);
@@ -233,17 +254,28 @@ impl Shared {
         });
         // What one of them wants may be what cannot be read; the others shall not suffer for it.
         let steps = steps.await.unwrap_or_else(|error| {
-            tracing::debug!(
-                error = chain(&error),
-                "events cannot be read for all webhooks at once"
-            );
+            let error = chain(&error);
+            tracing::debug!(error, "events cannot be read for all webhooks at once");
             None
         });
-        let from = webhook.position.clone();
-        *newest = Some(Newest { from, end: end.clone(), of, steps: steps.clone() });
-        steps
+        newest.insert(Newest { from: webhook.position.clone(), of, steps }).hand_to(webhook)
+    }
+
+    /// Waits until `webhook` may have its turn: while others wait one tenant's have half of the places.
+    async fn turn(&self, webhook: &Webhook) -> Turn<'_> {
+        let of_tenant = {
+            let mut tenants = self.tenants.lock().await;
+            tenants.retain(|_, places| Arc::strong_count(places) > 1);
+            let places = tenants.entry(webhook.tenant.clone());
+            Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(AT_A_TIME / 2))))
+        };
+        // Neither is ever closed.
+        (of_tenant.acquire_owned().await.ok(), self.turns.acquire().await.ok())
     }
 }
+
+/// Held for as long as a turn takes.
+type Turn<'a> = (Option<OwnedSemaphorePermit>, Option<SemaphorePermit<'a>>);
 
 /// Runs `work` on a thread that may block.
 async fn blocking<T: Send + 'static>(
@@ -293,11 +325,16 @@ impl Sender {
             let pause = match u64::try_from(early) {
                 _ if webhook.state() == WebhookState::Gone => GONE_LOOK,
                 Ok(early) if early > 0 => Duration::from_micros(early),
-                _ => self.take_turn(webhook).await.unwrap_or_else(|error| {
-                    let error = chain(&error);
-                    tracing::warn!(webhook = self.id, error, "events cannot be read for a webhook");
-                    READ_AGAIN
-                }),
+                _ => match self.take_turn(webhook).await {
+                    Ok(pause) => pause,
+                    // It starts, or stops.
+                    Err(FeedError::Hidden(EngineError::Closed)) => LOOK_EVERY,
+                    Err(error) => {
+                        let (webhook, error) = (&self.id, chain(&error));
+                        tracing::warn!(webhook, error, "events cannot be read for a webhook");
+                        READ_AGAIN
+                    }
+                },
             };
             tokio::select! {
                 () = stopping.cancelled() => return,
@@ -310,8 +347,7 @@ impl Sender {
     /// Sends what there is, for a while; gives the time until there may be more.
     async fn take_turn(&mut self, mut webhook: Webhook) -> Result<Duration, FeedError> {
         let shared = Arc::clone(&self.shared);
-        // It is never closed.
-        let _turn = shared.turns.acquire().await;
+        let _turn = shared.turn(&webhook).await;
         let until = Instant::now() + TURN;
         if let Some(message) = self.message.take() {
             match self.attempt(webhook, message).await {
@@ -404,9 +440,10 @@ impl Sender {
         let noted = noting.await.ok().flatten()?;
         self.app.deliveries.count(noted.deliveries.back().map_or(outcome, |last| last.outcome));
         self.say(&webhook, &noted);
-        // A message that fails stays as it is, but takes no memory while the circuit is open.
-        let is_in_turn = noted.position != message.next;
-        if is_in_turn && noted.state() == WebhookState::Retrying {
+        // A message that fails stays as it is for a while. Later it is read again: it takes no memory
+        // meanwhile, and lacks what was erased.
+        let is_in_turn = noted.position != message.next && !noted.is_gone;
+        if is_in_turn && noted.next_attempt_at - now_micros() < KEPT_MICROS {
             self.message = Some(message);
         }
         let goes_on = noted.state() == WebhookState::Active && !self.app.stopping.is_cancelled();
