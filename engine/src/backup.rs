@@ -110,10 +110,7 @@ fn copy_events(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Option<BackupReport>, Error> {
     // Before the logs: behind what a webhook has passed nothing may be missing in the copy.
-    let webhooks = data.join(webhook::DIRECTORY);
-    if webhooks.is_dir() {
-        copy_directory(&webhooks, &draft.join(webhook::DIRECTORY))?;
-    }
+    copy_webhooks(data, draft)?;
     let before = erase::Records::read(data)?;
     let log_bytes = copy_logs(data, draft)?;
     let to = Location::parse(None, draft)?;
@@ -131,6 +128,20 @@ fn copy_events(
         expired.write(draft, &RealDisk)?;
     }
     Ok(Some(BackupReport { table, log_bytes }))
+}
+
+/// Copies the webhooks; one that goes meanwhile is not there.
+fn copy_webhooks(data: &Path, draft: &Path) -> Result<(), Error> {
+    let to = draft.join(webhook::DIRECTORY);
+    for file in webhook::files_of(data)? {
+        fs::create_dir_all(&to).map_err(Error::io("create", &to))?;
+        let copied = copy_file(&file, &to.join(file.file_name().unwrap_or_default()));
+        if copied.as_ref().is_err_and(is_gone) {
+            continue;
+        }
+        copied?;
+    }
+    Ok(())
 }
 
 /// An erase removes what it has taken, also while it is being copied.

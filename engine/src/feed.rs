@@ -12,7 +12,8 @@
 //!
 //! **Algorithm.** A step asks for the numbers of one shard from the position to a little further, and
 //! looks only into files whose statistics have some of them. Where few events match it asks for twice
-//! as many numbers the next time, up to `WINDOW_MAX`; where many do, for fewer.
+//! as many numbers the next time, up to `WINDOW_MAX`; where many do, for fewer. Where the query fails,
+//! be it that so many large events take more memory than there is, for a quarter at once.
 //!
 //! **Limits.** A step gives at most [`STEP_EVENTS`] events and about [`STEP_BYTES`], in parts of
 //! [`PART_EVENTS`] and [`PART_BYTES`]: files are sorted by something else than the number, so that it
@@ -50,8 +51,8 @@ pub const PART_EVENTS: usize = 500;
 pub const PART_BYTES: usize = 1 << 20;
 /// Most numbers that a step asks for: about what a hot table holds.
 const WINDOW_MAX: i64 = 1 << 18;
-/// The least, and the first.
-const WINDOW_MIN: i64 = 1 << 14;
+/// The first: sorted whole they fit into DuckDB's memory, also when each event is as large as one may be.
+const WINDOW_FIRST: i64 = 1 << 10;
 
 /// How far somebody has come: the last number of each shard; 0 for a shard that is not named.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,12 @@ impl Position {
         let mut other = self.clone();
         other.0.insert(shard, number);
         other
+    }
+
+    /// The same, but in no shard behind `end`.
+    pub(crate) fn before(&self, end: &Self) -> Self {
+        let within = self.0.iter().map(|(shard, last)| (*shard, (*last).min(end.of(*shard))));
+        Self(within.filter(|(_, last)| *last > 0).collect())
     }
 
     /// How many numbers lie between it and `end`.
@@ -192,7 +199,12 @@ impl Feed {
     /// Goes through the events that any of `requests` wants.
     #[must_use]
     pub fn new(requests: Vec<FeedRequest>) -> Self {
-        Self { requests, window: WINDOW_MIN }
+        Self { requests, window: WINDOW_FIRST }
+    }
+
+    /// Goes on for others.
+    pub fn serve(&mut self, requests: Vec<FeedRequest>) {
+        self.requests = requests;
     }
 
     /// The events behind `from` and not behind `end`, in the shard that has most numbers there; nothing
@@ -210,8 +222,14 @@ impl Feed {
         let farthest = end.0.keys().copied().max_by_key(|shard| behind(*shard));
         let Some(shard) = farthest.filter(|shard| behind(*shard) > 0) else { return Ok(None) };
         let first = from.of(shard) + 1;
-        let last = end.of(shard).min(first.saturating_add(self.window - 1));
-        let (events, is_whole) = self.read(engine, shard, first, last)?;
+        let (last, (events, is_whole)) = loop {
+            let last = end.of(shard).min(first.saturating_add(self.window - 1));
+            match self.read(engine, shard, first, last) {
+                Ok(read) => break (last, read),
+                Err(error) if first == last || !is_too_much(&error) => return Err(error),
+                Err(_) => self.window = ((last - first + 1) / 4).max(1),
+            }
+        };
         let column = events.column(events.schema().index_of("sequence")?);
         let reached = match column.as_primitive::<Int64Type>().values().last() {
             Some(reached) if !is_whole => *reached,
@@ -219,7 +237,7 @@ impl Feed {
         };
         self.window = match is_whole {
             true => (self.window * 2).min(WINDOW_MAX),
-            false => (reached - first + 1).clamp(WINDOW_MIN, WINDOW_MAX),
+            false => reached - first + 1,
         };
         Ok(Some(Step { events, shard, next: from.at(shard, reached), is_whole }))
     }
@@ -321,6 +339,15 @@ impl Engine {
         let end = self.end_of_feed().ok_or(FeedError::Hidden(Error::Closed))?;
         self.reach(Goal::Visible).map_err(FeedError::Hidden)?;
         Ok(end)
+    }
+}
+
+/// Whether fewer events may be read where these were not.
+fn is_too_much(error: &FeedError) -> bool {
+    match error {
+        FeedError::Query(QueryError::Busy { .. } | QueryError::NotReady) => false,
+        FeedError::Query(_) => true,
+        FeedError::Hidden(_) | FeedError::Prepare(_) => false,
     }
 }
 

@@ -8,6 +8,7 @@ use ringlake_engine::Engine;
 use ringlake_engine::feed::{
     Feed, FeedError, FeedRequest, PART_BYTES, PART_EVENTS, Part, Position, STEP_BYTES,
 };
+use ringlake_engine::query::QueryRequest;
 use support::{MOMENT, assert_sound, config, open, send, send_body, stop};
 
 mod support;
@@ -133,6 +134,27 @@ fn a_step_for_many_gives_each_what_it_wants_and_nothing_else() {
         wanted += users.len();
     }
     assert_eq!(step.events(), wanted, "nobody else's were read");
+    stop(&engine, ingests);
+}
+
+/// The rows of a step are sorted whole, and these do not fit.
+#[test]
+fn events_that_take_more_memory_than_there_is_come_in_smaller_steps() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut small = config(scratch.path());
+    small.duckdb.memory_limit = "64MB".into();
+    let (engine, mut ingests) = open(small);
+    let pad = "x".repeat(100_000);
+    for user in 0..1_200 {
+        let event = format!(r#"{{"event":"big","user_id":"{user}","url":"{pad}"}}"#);
+        send_body(&mut ingests[0], MOMENT, &event, 1);
+    }
+    engine.roll().unwrap();
+    let sql = "SELECT * FROM events ORDER BY sequence LIMIT 1200";
+    let whole = engine.query(QueryRequest::new(sql)).and_then(|mut rows| rows.blocking_ready());
+    assert!(whole.is_err(), "all of them are too much");
+    let (users, _) = all(&engine, &FeedRequest::default(), &Position::default());
+    assert_eq!(users, (0..1_200).collect::<Vec<_>>());
     stop(&engine, ingests);
 }
 

@@ -241,8 +241,16 @@ impl Client {
             return Ok(TcpStream::connect(server).await?);
         }
         // What was looked at is what is connected to: a second look could find another address.
+        // Nor does anybody learn which names there are on this side.
         let mut failed = anyhow!("its name leads to no address on the internet");
-        for address in lookup_host(server).await? {
+        let addresses = match lookup_host(server).await {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                tracing::debug!(host = self.host, %error, "a name leads nowhere");
+                return Err(failed);
+            }
+        };
+        for address in addresses {
             if !is_public(address.ip()) {
                 continue;
             }

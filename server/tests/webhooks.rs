@@ -242,6 +242,20 @@ fn a_receiver_that_fails_gets_the_same_message_until_it_takes_it() {
 }
 
 #[test]
+fn a_2xx_counts_whatever_comes_behind_it() {
+    let (server, receiver) = (Server::with(&ALLOWED), Receiver::start());
+    // The body never comes to its end.
+    receiver.answer_with(&["200 OK\r\ncontent-length: 9\r\n\r\nhalf\r\nx: y"]);
+    let webhook = create(&server, json!({ "url": receiver.url }));
+    send(&server, "e", 0..1);
+    server.wait_until("it is delivered", || show(&server, &webhook)["delivered_events"] == 1);
+    assert_eq!(deliveries(&server, &webhook)[0]["status"], 200);
+    send(&server, "e", 1..2);
+    server.wait_until("the next one too", || show(&server, &webhook)["delivered_events"] == 2);
+    assert_eq!(receiver.users(), ["0", "1"]);
+}
+
+#[test]
 fn what_was_not_delivered_before_a_crash_comes_after_it() {
     let (mut server, receiver) = (Server::with(&ALLOWED), Receiver::start());
     let directory = server.take_directory();

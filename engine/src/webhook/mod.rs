@@ -17,8 +17,9 @@
 //!
 //! **Retries.** A failed attempt is repeated after 1, 2, 4, 8 s; with [`CIRCUIT_FAILURES`] in a row
 //! the circuit is open, and one attempt is made after 1, 2, 4, … minutes, at most [`PAUSE_MAX`], until
-//! one goes through. A message that could not be delivered for [`GIVE_UP_AFTER`] is given up, so that
-//! one that its receiver cannot stand does not hold up all others for ever.
+//! one goes through. A message that could not be delivered for [`GIVE_UP_AFTER`], in
+//! [`GIVE_UP_FAILURES`] attempts at least, is given up, so that one that its receiver cannot stand does not
+//! hold up all others for ever.
 //!
 //! **Limits.** [`WEBHOOKS_MAX`] webhooks, [`OF_TENANT_MAX`] of a tenant; [`DELIVERIES_KEPT`] attempts
 //! are remembered of each.
@@ -45,8 +46,8 @@ pub use record::{Delivery, Outcome, Secret, Wanted, Webhook, WebhookState};
 use crate::clock::now_micros;
 use crate::error::{Error, chain};
 use crate::feed::Position;
-pub(crate) use store::DIRECTORY;
 use store::Store;
+pub(crate) use store::{DIRECTORY, files_of};
 
 /// Most webhooks: each looks for events of its own.
 pub const WEBHOOKS_MAX: usize = 64;
@@ -62,6 +63,8 @@ pub const PAUSE_MAX: Duration = Duration::from_mins(15);
 pub const ASKED_PAUSE_MAX: Duration = Duration::from_hours(1);
 /// Time after the first attempt at which a message is given up.
 pub const GIVE_UP_AFTER: Duration = Duration::from_hours(24);
+/// And failures in a row that there have to be: a server that was down for a day has not tried for one.
+pub const GIVE_UP_FAILURES: u32 = 24;
 /// How often it is written down that nothing was to be sent; less of it is looked through again
 /// after a crash.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
@@ -103,6 +106,8 @@ pub struct Webhooks {
 /// A webhook as it is now.
 #[derive(Debug)]
 struct Entry {
+    /// Held by who changes it, until that is written. Nobody who only looks waits for the disk.
+    changing: Mutex<()>,
     now: Mutex<Now>,
 }
 
@@ -117,7 +122,11 @@ struct Now {
 impl Entry {
     fn new(webhook: Webhook) -> Arc<Self> {
         let now = Now { webhook, noted: Instant::now(), is_removed: false };
-        Arc::new(Self { now: Mutex::new(now) })
+        Arc::new(Self { changing: Mutex::default(), now: Mutex::new(now) })
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Now> {
@@ -195,11 +204,12 @@ impl Webhooks {
     pub fn remove(&self, tenant: Option<&str>, id: &str) -> Result<(), WebhookError> {
         self.find(tenant, id)?;
         let entry = self.entry(id)?;
-        {
-            let mut now = entry.lock();
-            self.store.remove(id).map_err(WebhookError::Store)?;
-            now.is_removed = true;
+        let _changing = entry.change();
+        if entry.lock().is_removed {
+            return Err(WebhookError::Unknown);
         }
+        self.store.remove(id).map_err(WebhookError::Store)?;
+        entry.lock().is_removed = true;
         self.entries().remove(id);
         self.tell();
         Ok(())
@@ -212,11 +222,13 @@ impl Webhooks {
     pub fn resume(&self, tenant: Option<&str>, id: &str) -> Result<Webhook, WebhookError> {
         self.find(tenant, id)?;
         let entry = self.entry(id)?;
-        let mut now = entry.lock();
-        now.webhook.resume();
-        self.note(&mut now).map_err(WebhookError::Store)?;
+        let changing = entry.change();
+        entry.lock().webhook.resume();
+        let written = self.note(&entry);
+        drop(changing);
         self.tell();
-        Ok(now.webhook.clone())
+        written.map_err(WebhookError::Store)?;
+        Ok(entry.lock().webhook.clone())
     }
 
     /// Notes an attempt to deliver the events up to `next`. After
@@ -232,35 +244,55 @@ impl Webhooks {
         asked_pause: Option<Duration>,
     ) -> Option<Webhook> {
         let entry = self.entry(id).ok()?;
-        let mut now = entry.lock();
-        now.webhook.attempted(delivery, next, asked_pause, now_micros());
-        if let Err(error) = self.note(&mut now) {
+        let _changing = entry.change();
+        entry.lock().webhook.attempted(delivery, next, asked_pause, now_micros());
+        if let Err(error) = self.note(&entry) {
             tracing::warn!(webhook = id, error = chain(&error), "a delivery cannot be noted");
         }
-        Some(now.webhook.clone())
+        Some(entry.lock().webhook.clone())
     }
 
     /// Notes that none of the events up to `next` was to be sent.
     pub fn passed(&self, id: &str, next: Position) {
         let Ok(entry) = self.entry(id) else { return };
-        let mut now = entry.lock();
-        if now.webhook.position == next {
-            return;
-        }
-        now.webhook.position = next;
-        if now.noted.elapsed() >= NOTE_EVERY
-            && let Err(error) = self.note(&mut now)
-        {
+        let _changing = entry.change();
+        let is_due = {
+            let mut now = entry.lock();
+            now.webhook.position = next;
+            now.noted.elapsed() >= NOTE_EVERY
+        };
+        if is_due && let Err(error) = self.note(&entry) {
             tracing::debug!(webhook = id, error = chain(&error), "a webhook cannot be noted");
         }
     }
 
-    fn note(&self, now: &mut Now) -> Result<(), Error> {
-        if now.is_removed {
-            return Ok(());
+    /// Puts back those that are behind `end`, where all numbers end: the log has lost what they had been
+    /// sent, and gives the numbers out again. To be called once, when it has been replayed.
+    pub fn put_back(&self, end: &Position) {
+        let entries: Vec<Arc<Entry>> = self.entries().values().cloned().collect();
+        for entry in entries {
+            let _changing = entry.change();
+            let mut now = entry.lock();
+            let before = now.webhook.position.before(end);
+            if before != now.webhook.position {
+                now.webhook.position = before;
+                let webhook = &now.webhook.id;
+                tracing::warn!(webhook, "the log ends before what a webhook was sent last");
+            }
         }
-        now.noted = Instant::now();
-        self.store.write(&now.webhook)
+    }
+
+    /// Writes down what it is now. The caller holds [`Entry::change`].
+    fn note(&self, entry: &Entry) -> Result<(), Error> {
+        let webhook = {
+            let mut now = entry.lock();
+            if now.is_removed {
+                return Ok(());
+            }
+            now.noted = Instant::now();
+            now.webhook.clone()
+        };
+        self.store.write(&webhook)
     }
 
     fn entry(&self, id: &str) -> Result<Arc<Entry>, WebhookError> {

@@ -10,7 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ASKED_PAUSE_MAX, CIRCUIT_FAILURES, DELIVERIES_KEPT, GIVE_UP_AFTER, PAUSE_MAX, WebhookError,
+    ASKED_PAUSE_MAX, CIRCUIT_FAILURES, DELIVERIES_KEPT, GIVE_UP_AFTER, GIVE_UP_FAILURES, PAUSE_MAX,
+    WebhookError,
 };
 use crate::feed::{FeedRequest, Position};
 
@@ -254,6 +255,7 @@ impl Webhook {
 
     pub(super) fn resume(&mut self) {
         self.failures = 0;
+        self.failing_since = None;
         self.next_attempt_at = 0;
         self.is_gone = false;
     }
@@ -271,13 +273,17 @@ impl Webhook {
             self.failures = self.failures.saturating_add(1);
             let asked = asked_pause.unwrap_or_default().min(ASKED_PAUSE_MAX);
             self.next_attempt_at = now.saturating_add(micros(pause(self.failures, now).max(asked)));
-            if now.saturating_sub(since) >= micros(GIVE_UP_AFTER) {
+            let is_old = now.saturating_sub(since) >= micros(GIVE_UP_AFTER);
+            if is_old && self.failures >= GIVE_UP_FAILURES {
                 delivery.outcome = Outcome::GivenUp;
             }
         }
         match delivery.outcome {
             Outcome::Failed => {}
-            Outcome::Gone => self.is_gone = true,
+            Outcome::Gone => {
+                self.is_gone = true;
+                self.failing_since = None;
+            }
             Outcome::Delivered => {
                 self.failures = 0;
                 self.next_attempt_at = 0;

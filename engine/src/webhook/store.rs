@@ -2,6 +2,7 @@
 //!
 //! **Guarantees.** A file is whole and synced, or the one before it; nobody but its owner reads it.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use crate::secret;
 /// The directory, in that of the data.
 pub(crate) const DIRECTORY: &str = "webhooks";
 const EXTENSION: &str = "json";
+/// How a file ends that takes its place.
+const DRAFT: &str = "new";
 
 /// Where they are.
 #[derive(Debug)]
@@ -29,25 +32,19 @@ impl Store {
 
     /// All webhooks; those that cannot be read are reported and left out.
     pub fn read(&self) -> Result<Vec<Webhook>, Error> {
-        let entries = match fs::read_dir(&self.0) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("read", &self.0)(error)),
-        };
         let mut webhooks = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(Error::io("read", &self.0))?.path();
-            if path.extension().is_none_or(|extension| extension != EXTENSION) {
-                continue;
-            }
-            match read(&path) {
-                Ok(webhook) => webhooks.push(webhook),
-                Err(error) => {
-                    tracing::error!(
-                        error = chain(&error),
-                        "a webhook cannot be read; nothing is sent"
-                    );
-                }
+        for path in files(&self.0)? {
+            match path.extension().and_then(OsStr::to_str) {
+                // A crash has left it behind; there is a secret in it.
+                Some(DRAFT) => drop(fs::remove_file(&path)),
+                Some(EXTENSION) => match read(&path) {
+                    Ok(webhook) => webhooks.push(webhook),
+                    Err(error) => {
+                        let error = chain(&error);
+                        tracing::error!(error, "a webhook cannot be read; nothing is sent");
+                    }
+                },
+                _ => {}
             }
         }
         Ok(webhooks)
@@ -69,13 +66,34 @@ impl Store {
 
     pub fn remove(&self, id: &str) -> Result<(), Error> {
         let path = self.path(id);
-        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-        sync(&self.0)
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(Error::io("remove", &path)(error))
+            }
+            _ => sync(&self.0),
+        }
     }
 
     fn path(&self, id: &str) -> PathBuf {
         self.0.join(format!("{id}.{EXTENSION}"))
     }
+}
+
+/// The webhooks' files in the data directory `data`.
+pub(crate) fn files_of(data: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut files = files(&data.join(DIRECTORY))?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == EXTENSION));
+    Ok(files)
+}
+
+/// All files of `directory`; none where it is not there.
+fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = || Error::io("list", directory);
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed())?,
+    };
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed())).collect()
 }
 
 fn read(path: &Path) -> Result<Webhook, Error> {

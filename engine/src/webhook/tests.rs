@@ -138,7 +138,9 @@ fn a_receiver_may_ask_for_a_longer_pause_within_limits() {
 fn a_message_that_never_goes_through_is_given_up_after_a_day_and_the_next_has_its_own() {
     let mut webhook = new();
     let day = micros(GIVE_UP_AFTER);
-    webhook.attempted(attempt(Outcome::Failed, SECOND), &at(4), None, SECOND);
+    for _ in 0..GIVE_UP_FAILURES {
+        webhook.attempted(attempt(Outcome::Failed, SECOND), &at(4), None, SECOND);
+    }
     webhook.attempted(attempt(Outcome::Failed, day), &at(4), None, day);
     assert_eq!(webhook.position, at(1), "a second is left");
     webhook.attempted(attempt(Outcome::Failed, day), &at(4), None, day + SECOND);
@@ -147,6 +149,51 @@ fn a_message_that_never_goes_through_is_given_up_after_a_day_and_the_next_has_it
     assert!(webhook.next_attempt_at > day, "its receiver is no better for it");
     webhook.attempted(attempt(Outcome::Failed, 2 * day), &at(9), None, 2 * day);
     assert_eq!((webhook.position.clone(), webhook.failing_since), (at(4), Some(2 * day)));
+}
+
+#[test]
+fn a_day_in_which_nothing_was_tried_gives_up_nothing() {
+    let day = micros(GIVE_UP_AFTER);
+    // The server was down.
+    let mut webhook = new();
+    webhook.attempted(attempt(Outcome::Failed, 0), &at(4), None, 0);
+    webhook.attempted(attempt(Outcome::Failed, 2 * day), &at(4), None, 2 * day);
+    assert_eq!((webhook.given_up_events, webhook.position.clone()), (0, at(1)));
+    // Somebody has repaired the receiver, but not well enough.
+    for _ in 0..=GIVE_UP_FAILURES {
+        webhook.attempted(attempt(Outcome::Failed, day / 2), &at(4), None, day / 2);
+    }
+    webhook.resume();
+    for _ in 0..=GIVE_UP_FAILURES {
+        webhook.attempted(attempt(Outcome::Failed, 2 * day), &at(4), None, 2 * day);
+    }
+    assert_eq!((webhook.given_up_events, webhook.position), (0, at(1)));
+}
+
+#[test]
+fn one_that_is_ahead_of_the_numbers_is_put_back() {
+    let data = tempfile::tempdir().unwrap();
+    let webhooks = Webhooks::open(data.path()).unwrap();
+    let two = |first, second| serde_json::from_value(serde_json::json!({"0": first, "1": second}));
+    let (ahead, end): (Position, Position) = (two(10, 3).unwrap(), two(4, 8).unwrap());
+    let id = webhooks.create(wanted(None), ahead).unwrap().id;
+    webhooks.put_back(&end);
+    assert_eq!(webhooks.find(None, &id).unwrap().position, two(4, 3).unwrap());
+}
+
+#[test]
+fn a_webhook_whose_file_is_gone_can_be_removed_once() {
+    let data = tempfile::tempdir().unwrap();
+    let webhooks = Webhooks::open(data.path()).unwrap();
+    let id = webhooks.create(wanted(None), at(0)).unwrap().id;
+    let directory = data.path().join("webhooks");
+    std::fs::remove_file(directory.join(format!("{id}.json"))).unwrap();
+    webhooks.remove(None, &id).unwrap();
+    assert!(matches!(webhooks.remove(None, &id), Err(WebhookError::Unknown)));
+    // What a crash has left behind has a secret in it.
+    std::fs::write(directory.join(format!("{id}.json.new")), "{}").unwrap();
+    assert!(Webhooks::open(data.path()).unwrap().list(None).is_empty());
+    assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0);
 }
 
 #[test]

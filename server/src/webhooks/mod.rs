@@ -14,9 +14,8 @@
 //! failed in the last ten seconds.
 //!
 //! **Limits.** Of one webhook one message is on its way at a time. [`AT_A_TIME`] webhooks have their turn
-//! together, half of them of one tenant at most, each for [`TURN`] and what its last message takes; a
-//! receiver has [`ATTEMPT_TIMEOUT`] to answer. Slow receivers can make others wait for some of these. A
-//! webhook that has everything looks again after [`LOOK_EVERY`].
+//! together, each for [`TURN`] or until its receiver is [`SLOW`]; a receiver has [`ATTEMPT_TIMEOUT`] to begin
+//! its answer. A webhook that has everything looks again after [`LOOK_EVERY`].
 //!
 //! **Cost.** While there are new events, one look a second makes them visible and reads what any webhook
 //! wants, for all that have everything before; one that is behind reads for itself. Measured on two cores
@@ -25,9 +24,9 @@
 //! that all events matched was sent 25,000 a second. At ten events a second 64 of them take 2 % of a core;
 //! when each read for itself it was 21 %, and 539,000 events a second with 16.
 //!
-//! **Memory.** What a step of the feed gives, about 4 MB, and a message of about 1 MB for each of those; a
-//! message for each webhook whose last attempt has failed, if it is repeated soon; what was read for
-//! all, at most [`NEWEST_STEPS`] such steps.
+//! **Memory.** What a step of the feed gives, about 4 MB, for each of those that have their turn; a message of
+//! about 1 MB for each webhook that waits for its receiver, or has failed and tries again soon; what was
+//! read for all, at most [`NEWEST_STEPS`] such steps.
 //!
 //! **Roles.** One thread with a loop of its own, behind those that answer.
 
@@ -35,8 +34,9 @@ mod address;
 mod message;
 mod target;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashSet, VecDeque};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -45,12 +45,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
-use ringlake_engine::Error as EngineError;
-use ringlake_engine::feed::{Feed, FeedError, FeedRequest, Position, Step};
+use ringlake_engine::feed::{Feed, FeedError, FeedRequest, Part, Position, Step};
 use ringlake_engine::metrics::Histogram;
-use ringlake_engine::webhook::{Delivery, Outcome, Webhook, WebhookState};
+use ringlake_engine::webhook::{ASKED_PAUSE_MAX, Delivery, Outcome, Webhook, WebhookState};
+use ringlake_engine::{Engine, Error as EngineError};
 use ringlake_niceness::Behind;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
 pub use address::is_public;
@@ -64,6 +64,10 @@ use message::Message;
 const AT_A_TIME: usize = 8;
 /// How long one of them goes on while others wait.
 const TURN: Duration = Duration::from_secs(2);
+/// A receiver that takes longer is waited for without a turn; so is the rest of an answer.
+const SLOW: Duration = Duration::from_secs(1);
+/// How long what was read for all is good for those who have not come for it.
+const NEWEST_AGE: Duration = Duration::from_secs(2);
 /// Most events that are read once for all: a step of the feed has no more, but there is one a shard.
 const NEWEST_EVENTS: usize = 10_000;
 /// Most steps of them.
@@ -130,6 +134,8 @@ async fn run(app: Arc<App>) {
     let mut changes = app.webhooks.changes();
     let shared = Arc::new(Shared::new());
     let (mut tasks, mut known) = (JoinSet::new(), HashSet::new());
+    let Some(end) = app.stopping.run_until_cancelled(replayed(&app)).await else { return };
+    app.webhooks.put_back(&end);
     loop {
         let now = app.webhooks.list(None);
         known.retain(|id| now.iter().any(|webhook| webhook.id == *id));
@@ -151,23 +157,32 @@ async fn run(app: Arc<App>) {
     }
 }
 
+/// Waits until the log has been replayed; gives where its numbers end.
+async fn replayed(app: &App) -> Position {
+    loop {
+        if let Some(end) = app.engine.end_of_feed() {
+            return end;
+        }
+        tokio::time::sleep(LOOK_EVERY / 10).await;
+    }
+}
+
 /// What the webhooks share.
 struct Shared {
     /// They look at whole numbers of [`LOOK_EVERY`] since then, together.
     began: Instant,
     /// A permit for each that may read or send now.
     turns: Semaphore,
-    /// The same for each tenant.
-    tenants: Mutex<HashMap<Option<String>, Arc<Semaphore>>>,
     /// Up to where events are visible, and since when that is known.
     end: Mutex<Option<(Position, Instant)>>,
-    /// What has been read last.
-    newest: Mutex<Option<Newest>>,
+    /// What reads for all, and what it has read last.
+    newest: Mutex<(Feed, Option<Newest>)>,
 }
 
 /// What came between two looks, read once for all that had everything before.
 struct Newest {
     from: Position,
+    since: Instant,
     /// For whom, and who has not had it yet.
     of: HashSet<String>,
     /// None when it was too much: each reads for itself.
@@ -187,9 +202,8 @@ impl Shared {
         Self {
             began: Instant::now(),
             turns: Semaphore::new(AT_A_TIME),
-            tenants: Mutex::default(),
             end: Mutex::default(),
-            newest: Mutex::default(),
+            newest: Mutex::new((Feed::new(Vec::new()), None)),
         }
     }
 
@@ -222,13 +236,17 @@ impl Shared {
         webhook: &Webhook,
         end: &Position,
     ) -> Option<Arc<Vec<Step>>> {
-        let mut newest = self.newest.lock().await;
-        if let Some(known) = &mut *newest
+        let mut locked = self.newest.lock().await;
+        let (reader, newest) = &mut *locked;
+        if let Some(known) = newest
             && known.from == webhook.position
+            && known.since.elapsed() < NEWEST_AGE
             && known.of.contains(&webhook.id)
         {
             return known.hand_to(webhook);
         }
+        // Who comes late reads for itself, and gets nothing that was erased meanwhile.
+        *newest = None;
         let is_alike = |other: &Webhook| {
             other.position == webhook.position && other.state() == WebhookState::Active
         };
@@ -239,43 +257,48 @@ impl Shared {
             return None;
         }
         let (from, last) = (webhook.position.clone(), end.clone());
-        let steps = blocking(app, move |app| {
-            let mut feed = Feed::new(requests);
-            let (mut steps, mut events, mut at) = (Vec::new(), 0, from);
-            while let Some(step) = feed.step(&app.engine, &at, &last)? {
-                events += step.events();
-                if !step.is_whole || events > NEWEST_EVENTS || steps.len() == NEWEST_STEPS {
-                    return Ok(None);
-                }
-                at = step.next.clone();
-                steps.push(step);
-            }
-            Ok(Some(Arc::new(steps)))
+        let mut feed = std::mem::replace(reader, Feed::new(Vec::new()));
+        let reading = blocking(app, move |app| {
+            feed.serve(requests);
+            let steps = read_all(&app.engine, &mut feed, from, &last);
+            Ok((feed, steps))
         });
+        let steps = match reading.await {
+            Ok((feed, steps)) => {
+                *reader = feed;
+                steps
+            }
+            Err(error) => Err(error),
+        };
         // What one of them wants may be what cannot be read; the others shall not suffer for it.
-        let steps = steps.await.unwrap_or_else(|error| {
+        let steps = steps.unwrap_or_else(|error| {
             let error = chain(&error);
             tracing::debug!(error, "events cannot be read for all webhooks at once");
             None
         });
-        newest.insert(Newest { from: webhook.position.clone(), of, steps }).hand_to(webhook)
-    }
-
-    /// Waits until `webhook` may have its turn: while others wait one tenant's have half of the places.
-    async fn turn(&self, webhook: &Webhook) -> Turn<'_> {
-        let of_tenant = {
-            let mut tenants = self.tenants.lock().await;
-            tenants.retain(|_, places| Arc::strong_count(places) > 1);
-            let places = tenants.entry(webhook.tenant.clone());
-            Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(AT_A_TIME / 2))))
-        };
-        // Neither is ever closed.
-        (of_tenant.acquire_owned().await.ok(), self.turns.acquire().await.ok())
+        let (from, since) = (webhook.position.clone(), Instant::now());
+        newest.insert(Newest { from, since, of, steps }).hand_to(webhook)
     }
 }
 
-/// Held for as long as a turn takes.
-type Turn<'a> = (Option<OwnedSemaphorePermit>, Option<SemaphorePermit<'a>>);
+/// What `feed` gives from `from` to `end`; nothing if that is too much.
+fn read_all(
+    engine: &Engine,
+    feed: &mut Feed,
+    from: Position,
+    end: &Position,
+) -> Result<Option<Arc<Vec<Step>>>, FeedError> {
+    let (mut steps, mut events, mut at) = (Vec::new(), 0, from);
+    while let Some(step) = feed.step(engine, &at, end)? {
+        events += step.events();
+        if !step.is_whole || events > NEWEST_EVENTS || steps.len() == NEWEST_STEPS {
+            return Ok(None);
+        }
+        at = step.next.clone();
+        steps.push(step);
+    }
+    Ok(Some(Arc::new(steps)))
+}
 
 /// Runs `work` on a thread that may block.
 async fn blocking<T: Send + 'static>(
@@ -286,6 +309,23 @@ async fn blocking<T: Send + 'static>(
     let outcome = app.control.spawn_blocking(move || work(&working)).await;
     // Else it has panicked, which was logged, or the server ends.
     outcome.unwrap_or_else(|_| Err(FeedError::Hidden(EngineError::Closed)))
+}
+
+/// The turn of a webhook, and what was read in it and is still to be sent.
+struct Turn<'a> {
+    _permit: Option<SemaphorePermit<'a>>,
+    since: Instant,
+    parts: VecDeque<Part>,
+    /// Where the webhook is once these are sent.
+    reached: Option<Position>,
+}
+
+impl<'a> Turn<'a> {
+    async fn begin(shared: &'a Shared) -> Self {
+        // It is never closed.
+        let permit = shared.turns.acquire().await.ok();
+        Self { _permit: permit, since: Instant::now(), parts: VecDeque::new(), reached: None }
+    }
 }
 
 /// What sends the messages of one webhook.
@@ -324,7 +364,8 @@ impl Sender {
             let early = webhook.next_attempt_at.saturating_sub(now_micros());
             let pause = match u64::try_from(early) {
                 _ if webhook.state() == WebhookState::Gone => GONE_LOOK,
-                Ok(early) if early > 0 => Duration::from_micros(early),
+                // The clock may have been set back since.
+                Ok(early) if early > 0 => Duration::from_micros(early).min(ASKED_PAUSE_MAX),
                 _ => match self.take_turn(webhook).await {
                     Ok(pause) => pause,
                     // It starts, or stops.
@@ -347,40 +388,47 @@ impl Sender {
     /// Sends what there is, for a while; gives the time until there may be more.
     async fn take_turn(&mut self, mut webhook: Webhook) -> Result<Duration, FeedError> {
         let shared = Arc::clone(&self.shared);
-        let _turn = shared.turn(&webhook).await;
-        let until = Instant::now() + TURN;
-        if let Some(message) = self.message.take() {
-            match self.attempt(webhook, message).await {
-                Some(moved) => webhook = moved,
-                None => return Ok(Duration::ZERO),
+        let request = webhook.request();
+        let mut turn = Some(Turn::begin(&shared).await);
+        let mut kept = self.message.take();
+        loop {
+            // What was read and not sent is read again.
+            let Some(held) = turn.as_mut().filter(|held| held.since.elapsed() < TURN) else {
+                return Ok(Duration::ZERO);
+            };
+            let message = match kept.take() {
+                Some(message) => Some(message),
+                None => held.parts.pop_front().map(|it| Message::new(&self.id, it)).transpose()?,
+            };
+            if let Some(message) = message {
+                match self.attempt(webhook, message, &mut turn).await {
+                    Some(moved) => webhook = moved,
+                    None => return Ok(Duration::ZERO),
+                }
+                continue;
             }
-        }
-        let (end, request) = (shared.end(&self.app).await?, webhook.request());
-        while webhook.position.behind(&end) > 0 {
+            if let Some(reached) = held.reached.take().filter(|it| *it != webhook.position) {
+                webhook.position = reached.clone();
+                let id = self.id.clone();
+                blocking(&self.app, move |app| {
+                    app.webhooks.passed(&id, reached);
+                    Ok(())
+                })
+                .await?;
+            }
+            let end = shared.end(&self.app).await?;
+            if webhook.position.behind(&end) == 0 {
+                return Ok(shared.pause());
+            }
             let steps = match shared.newest(&self.app, &webhook, &end).await {
                 Some(newest) => newest,
                 None => Arc::new(self.step(&webhook, &end).await?),
             };
             for step in &*steps {
-                for part in step.parts(&request)? {
-                    let message = Message::new(&self.id, part)?;
-                    match self.attempt(webhook, message).await {
-                        // Others wait; what was read and not sent is read again.
-                        Some(_) if Instant::now() >= until => return Ok(Duration::ZERO),
-                        Some(moved) => webhook = moved,
-                        None => return Ok(Duration::ZERO),
-                    }
-                }
-                if webhook.position != step.next {
-                    webhook.position = step.next.clone();
-                    self.app.webhooks.passed(&self.id, step.next.clone());
-                }
-            }
-            if Instant::now() >= until {
-                return Ok(Duration::ZERO);
+                held.parts.extend(step.parts(&request)?);
+                held.reached = Some(step.next.clone());
             }
         }
-        Ok(shared.pause())
     }
 
     /// The next events that the webhook alone wants.
@@ -398,20 +446,31 @@ impl Sender {
 
     /// Sends `message` once, and notes how that went. Gives the webhook as it is behind the message;
     /// none when it is not behind it, or nothing more is to be sent now.
-    async fn attempt(&mut self, webhook: Webhook, message: Message) -> Option<Webhook> {
+    /// The `turn` ends when the receiver is slow: others do not wait for it.
+    async fn attempt(
+        &mut self,
+        webhook: Webhook,
+        message: Message,
+        turn: &mut Option<Turn<'_>>,
+    ) -> Option<Webhook> {
         let (at, began) = (now_micros(), Instant::now());
-        let posting = tokio::time::timeout(ATTEMPT_TIMEOUT, self.post(&webhook, &message, at));
-        let (status, error, asked_pause) = match posting.await {
-            Ok(Ok(answer)) if answer.status.is_success() => (Some(answer.status), None, None),
-            Ok(Ok(answer)) => {
+        let answer = {
+            let mut posting = pin!(self.post(&webhook, &message, at));
+            match tokio::time::timeout(SLOW, &mut posting).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    *turn = None;
+                    posting.await
+                }
+            }
+        };
+        let (status, error, asked_pause) = match answer {
+            Ok(answer) if answer.status.is_success() => (Some(answer.status), None, None),
+            Ok(answer) => {
                 let error = format!("the receiver answered {}", answer.status);
                 (Some(answer.status), Some(error), answer.asked_pause)
             }
-            Ok(Err(error)) => (None, Some(format!("{error:#}")), None),
-            Err(_) => {
-                let seconds = ATTEMPT_TIMEOUT.as_secs();
-                (None, Some(format!("the receiver did not answer within {seconds} s")), None)
-            }
+            Err(error) => (None, Some(format!("{error:#}")), None),
         };
         if status.is_none() {
             self.client = None;
@@ -495,10 +554,15 @@ impl Sender {
             ],
             ..Outgoing::default()
         };
-        let response = client.send(&outgoing).await?;
+        let sending = tokio::time::timeout(ATTEMPT_TIMEOUT, client.send(&outgoing));
+        let response = sending.await.map_err(|_| {
+            let seconds = ATTEMPT_TIMEOUT.as_secs();
+            anyhow!("the receiver did not answer within {seconds} s")
+        })??;
         let (status, asked_pause) = (response.status(), retry_after(&response));
         // What it says is nobody's business. Without its end the connection is of no more use.
-        if read_answer(response, ANSWER_MAX_BYTES).await.is_err() {
+        let reading = tokio::time::timeout(SLOW, read_answer(response, ANSWER_MAX_BYTES));
+        if !matches!(reading.await, Ok(Ok(_))) {
             self.client = None;
         }
         Ok(Answer { status, asked_pause })
