@@ -148,9 +148,9 @@ impl Scrape {
             (state.name(), count as u64)
         });
         writer.gauges("webhooks", "webhooks, by what they are at", "state", by_state)?;
-        let behind =
-            end.iter().flat_map(|end| webhooks.iter().map(|webhook| webhook.position.behind(end)));
-        let help = "events that the webhook furthest behind has yet to look at";
+        let live = || webhooks.iter().filter(|webhook| !webhook.is_gone);
+        let behind = end.iter().flat_map(|end| live().map(|webhook| webhook.position.behind(end)));
+        let help = "events that the webhook furthest behind has yet to look at, but for those that are gone";
         writer.gauge("webhook_behind_events", help, behind.max().unwrap_or(0))
     }
 

@@ -24,7 +24,9 @@ impl Target {
         match url.scheme() {
             "https" => {}
             "http" if is_private_allowed => {}
-            "http" => return Err("must be an https:// URL".into()),
+            "http" => {
+                return Err("must be an https:// URL; `webhooks.allow_private` allows http".into());
+            }
             _ => return Err("must be an https:// URL".into()),
         }
         if !url.username().is_empty() || url.password().is_some() {
