@@ -51,7 +51,8 @@ pub const PART_EVENTS: usize = 500;
 pub const PART_BYTES: usize = 1 << 20;
 /// Most numbers that a step asks for: about what a hot table holds.
 const WINDOW_MAX: i64 = 1 << 18;
-/// The first: sorted whole they fit into DuckDB's memory, also when each event is as large as one may be.
+/// The first: sorted whole they fit into DuckDB's memory, also when each event is as large as one may be,
+/// at the defaults of both.
 const WINDOW_FIRST: i64 = 1 << 10;
 
 /// How far somebody has come: the last number of each shard; 0 for a shard that is not named.

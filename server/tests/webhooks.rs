@@ -410,8 +410,9 @@ fn what_describes_no_webhook_is_refused_with_the_field() {
     let server = Server::with(&ALLOWED);
     let long = "x".repeat(300);
     for (body, named) in [
-        ("", "no webhook"),
-        ("[]", "no webhook"),
+        ("", "no object"),
+        ("[]", "no object"),
+        ("{", "EOF"),
         ("{}", "url"),
         (r#"{"url":"https://example.com","type":"track"}"#, "type"),
         (r#"{"url":"https://example.com","types":"track"}"#, "a sequence"),

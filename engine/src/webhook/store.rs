@@ -3,9 +3,11 @@
 //! **Guarantees.** A file is whole and synced, or the one before it; nobody but its owner reads it.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use ringlake_disk::{Disk, RealDisk};
 
 use super::Webhook;
 use crate::error::{Error, chain};
@@ -111,6 +113,5 @@ fn read(path: &Path) -> Result<Webhook, Error> {
 }
 
 fn sync(directory: &Path) -> Result<(), Error> {
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(Error::io("sync", directory))
+    RealDisk.sync_directory(directory).map_err(Error::io("sync", directory))
 }

@@ -42,8 +42,11 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let (head, body) = request.into_parts();
     let tenant = access::reader(&head)?;
     let body = query::read(&app, body, &head.headers, BODY_MAX_BYTES).await?;
-    let described: Described = serde_json::from_slice(&body)
-        .map_err(|error| Problem::Malformed(format!("the body describes no webhook: {error}")))?;
+    let wrong = |why: String| Problem::Malformed(format!("the body describes no webhook: {why}"));
+    if !body.trim_ascii().starts_with(b"{") {
+        return Err(wrong("it is no object".into()));
+    }
+    let described = serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))?;
     let wanted = wanted(described, tenant)?;
     Target::parse(&wanted.url, app.config.webhooks.allow_private)
         .map_err(|why| Problem::Malformed(format!("url {why}")))?;
